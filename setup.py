@@ -1,0 +1,44 @@
+"""Packaging of txtransfers: one wheel, one twistd plugin, no compiled code of its own."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+setup(
+    name="txtransfers",
+    version="0.1.0",
+    description="Moves DICOM studies between Orthanc-style peers over HTTP: fast, verified, all or nothing",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["txtransfers", "txtransfers.*"]), "twisted.plugins"],
+    package_data={"txtransfers": ["py.typed"]},
+    include_package_data=False,
+    zip_safe=False,
+    install_requires=[
+        "Twisted>=24.7.0",
+        "treq>=24.9.0",
+        "zope.interface>=6.0",
+        "service-identity>=24.1.0",
+        "attrs>=23.2.0",
+        "isal>=1.6.0",
+        "msgspec>=0.18.6",
+        "prometheus-client>=0.20.0",
+        "pydicom>=3.0.0",
+    ],
+    extras_require={
+        "test": [
+            "coverage>=7.4",
+            "hypothesis>=6.100",
+            "mypy>=1.10",
+            "mypy-zope>=1.0.5",
+            "numpy>=1.26",
+            "rich>=13.7",
+            "ruff>=0.5",
+            "types-setuptools",
+        ],
+        "demo": ["numpy>=1.26", "rich>=13.7"],
+    },
+)

@@ -1,0 +1,193 @@
+"""The configuration file -> frozen settings. Every problem is reported, with its key's path.
+
+The file is Orthanc's: a complete configuration of Orthanc is read as it is, what has no meaning
+here is ignored with a notice, and what would silently not be done is refused. No reactor here.
+"""
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from txtransfers import config_text
+from txtransfers.config_foreign import IGNORED, PLUGINS, REFUSED
+from txtransfers.config_keys import KEYS, TRANSFERS_KEYS, Key, Kind
+from txtransfers.config_peers import PeerSettings, read_peers
+from txtransfers.config_values import (
+    SCALARS,
+    Converter,
+    check_known,
+    check_refused,
+    read_keys,
+    read_object,
+)
+from txtransfers.errors import ConfigurationError
+
+__all__ = ["PeerSettings", "Settings", "TransfersSettings", "default", "load", "parse"]
+
+
+@attrs.frozen
+class TransfersSettings:
+    """How transfers move.
+
+    :ivar threads: buckets in flight for one transfer.
+    :ivar bucket_size: bytes that a bucket should have; it may have twice as many.
+    :ivar cache_size: bytes of memory for buckets in flight, in total.
+    :ivar max_push_transactions: pushes that are received at once.
+    :ivar max_http_retries: further attempts, for each bucket.
+    :ivar peer_connectivity_timeout: seconds for a peer to say that it knows transfers.
+    :ivar peer_commit_timeout: seconds for a peer to commit.
+    :ivar commit_threads_count: instances that are verified and stored at once.
+    """
+
+    threads: int
+    bucket_size: int
+    cache_size: int
+    max_push_transactions: int
+    max_http_retries: int
+    peer_connectivity_timeout: float
+    peer_commit_timeout: float
+    commit_threads_count: int
+
+
+@attrs.frozen
+class Settings:
+    """The whole configuration, checked.
+
+    :ivar http_port: 0 for any free port.
+    :ivar http_bind_addresses: IP addresses; if empty, the loopback, or all addresses where
+        ``remote_access_allowed``.
+    :ivar storage_directory: an absolute path; it may not exist yet.
+    :ivar registered_users: user -> password.
+    :ivar http_timeout: seconds without any progress after which a peer has failed.
+    :ivar peers: by name, in the order of the file.
+    :ivar notices: sentences for the log.
+    """
+
+    name: str
+    http_port: int
+    http_bind_addresses: tuple[str, ...]
+    storage_directory: str
+    remote_access_allowed: bool
+    authentication_enabled: bool
+    registered_users: Mapping[str, str] = attrs.field(repr=False)
+    http_timeout: float
+    keep_alive: bool
+    concurrent_jobs: int
+    jobs_history_size: int
+    save_jobs: bool
+    overwrite_instances: bool
+    peers: Mapping[str, PeerSettings]
+    transfers: TransfersSettings
+    notices: tuple[str, ...]
+
+
+def load(path: str, environment: Mapping[str, str]) -> Settings:
+    """Read the file at ``path``; it blocks.
+
+    :raises ConfigurationError: the file cannot be read, or cannot be used.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path}: the configuration cannot be read: {error.strerror}; check the path, and the "
+            "permissions of this user"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8"
+        ) from None
+    return parse(text, path, environment, os.path.dirname(os.path.abspath(path)))
+
+
+def default(folder: str) -> Settings:
+    """What holds without any file: the loopback, port 8042, a storage in ``folder``."""
+    return parse("{}", "defaults", {}, folder)
+
+
+def parse(text: str, source: str, environment: Mapping[str, str], folder: str) -> Settings:
+    """Turn the text of a configuration file into settings.
+
+    :param source: what errors call the file.
+    :param environment: where ``${VAR}`` is looked up.
+    :param folder: what a relative ``StorageDirectory`` is relative to.
+    :raises ConfigurationError: with every problem that was found, one in each line.
+    """
+    problems: list[str] = []
+    found = config_text.read(text, source, environment)
+    settings = _read(found, folder, problems)
+    if problems:
+        raise ConfigurationError("\n".join(f"{source}: {problem}" for problem in problems))
+    return settings
+
+
+def _read(found: dict[str, object], folder: str, problems: list[str]) -> Settings:
+    refused = (key.name for key in REFUSED)
+    check_known({*(key.name for key in KEYS), *refused, PLUGINS, *IGNORED}, found, "", problems)
+    check_refused(REFUSED, found, "", problems)
+    values = read_keys(KEYS, found, "", problems, _CONVERTERS)
+    if values["authentication_enabled"] is None:
+        values["authentication_enabled"] = values["remote_access_allowed"]
+    values["storage_directory"] = _absolute(values["storage_directory"], folder, problems)
+    settings = Settings(**values, notices=())
+    if not problems:
+        _check_addresses(settings, problems)
+    return attrs.evolve(settings, notices=_notices(settings, found))
+
+
+def _read_transfers(key: Key, value: object, path: str, problems: list[str]) -> TransfersSettings:
+    found = read_object(key, value)
+    check_known([known.name for known in TRANSFERS_KEYS], found, path, problems)
+    values: dict[str, Any] = read_keys(TRANSFERS_KEYS, found, path, problems, SCALARS)
+    return TransfersSettings(**values)
+
+
+_CONVERTERS: Mapping[Kind, Converter] = {
+    **SCALARS,
+    Kind.PEERS: read_peers,
+    Kind.SECTION: _read_transfers,
+}
+
+
+def _absolute(directory: str | None, folder: str, problems: list[str]) -> str:
+    if directory == "":
+        problems.append("StorageDirectory: is empty: name a directory, or remove the key")
+    return os.path.abspath(os.path.join(folder, directory or ""))
+
+
+def _check_addresses(settings: Settings, problems: list[str]) -> None:
+    """Listening to the world contradicts RemoteAccessAllowed: neither may win in silence."""
+    if settings.remote_access_allowed:
+        return
+    problems.extend(
+        f"HttpBindAddresses: {address} can be reached by other hosts, and RemoteAccessAllowed is "
+        "false: set it to true, or listen on 127.0.0.1"
+        for address in settings.http_bind_addresses
+        if not ipaddress.ip_address(address).is_loopback
+    )
+
+
+def _notices(settings: Settings, found: Mapping[str, object]) -> tuple[str, ...]:
+    ignored = sorted(IGNORED.intersection(found))
+    cases = (
+        (PLUGINS in found, "Plugins is ignored: transfers are built in, and nothing is loaded."),
+        (
+            bool(ignored),
+            f"These keys of Orthanc mean nothing here and are ignored: {', '.join(ignored)}.",
+        ),
+        (
+            settings.authentication_enabled and not settings.registered_users,
+            "AuthenticationEnabled is true and RegisteredUsers is empty: nobody can log in. "
+            "Add a user.",
+        ),
+        (
+            settings.remote_access_allowed and not settings.authentication_enabled,
+            "RemoteAccessAllowed is true and AuthenticationEnabled is false: whoever reaches the "
+            "port can read and delete everything.",
+        ),
+    )
+    return tuple(sentence for holds, sentence in cases if holds)

@@ -1,0 +1,252 @@
+"""The tables of the keys that are read: at the top, in ``Transfers``, and in each peer.
+
+Read by ``config.py`` and its converters, and by a test that compares ``docs/configuration.md``
+with them: default and unit are written here, once.
+"""
+
+from enum import Enum
+
+import attrs
+
+KIBIBYTE = 1024
+MEBIBYTE = 1024 * KIBIBYTE
+SHORTEST = 0.1
+"""The shortest duration that is accepted, in seconds; never to give up is not offered."""
+
+LONGEST = 365 * 24 * 3600
+"""The longest duration that is accepted, in seconds: a longer one is a mistake of unit."""
+
+
+class Kind(Enum):
+    """What a key holds; the value is what an error says that it expected."""
+
+    BOOLEAN = "true or false"
+    INTEGER = "a whole number"
+    SECONDS = "a number of seconds"
+    TEXT = "a text"
+    OVERWRITE = 'true, false, "Always" or "Never"'
+    ADDRESSES = "an array of IP addresses"
+    USERS = "an object { user : password }"
+    HEADERS = "an object { header : value }"
+    URL = "an address such as http://host:8042/"
+    PEER = "[ url ], [ url, user, password ], or an object"
+    PEERS = "an object { name : peer }"
+    SECTION = "an object"
+
+
+@attrs.frozen
+class Key:
+    """One key that is read.
+
+    :ivar field: the attribute of the settings that it becomes.
+    :ivar default: in ``unit``; None where the meaning tells it.
+    :ivar unit: for the documentation; ``scale`` times the number is what the settings hold.
+    :ivar minimum: the smallest number (in ``unit``) that is accepted; likewise ``maximum``.
+    :ivar secret: the value is shown in no error.
+    """
+
+    name: str
+    field: str
+    kind: Kind
+    default: object
+    meaning: str
+    unit: str = ""
+    scale: int = 1
+    minimum: float = 0
+    maximum: float = LONGEST
+    secret: bool = False
+
+
+KEYS = (
+    Key("Name", "name", Kind.TEXT, "txtransfers", "What this daemon calls itself in /system."),
+    Key(
+        "HttpPort",
+        "http_port",
+        Kind.INTEGER,
+        8042,
+        "TCP port; 0 takes any free one.",
+        maximum=65535,
+    ),
+    Key(
+        "HttpBindAddresses",
+        "http_bind_addresses",
+        Kind.ADDRESSES,
+        (),
+        "IP addresses to listen on. If empty: the loopback, or all if RemoteAccessAllowed is true.",
+    ),
+    Key(
+        "StorageDirectory",
+        "storage_directory",
+        Kind.TEXT,
+        "OrthancStorage",
+        "Where instances, index and jobs are kept; relative to the folder of this file.",
+    ),
+    Key(
+        "RemoteAccessAllowed",
+        "remote_access_allowed",
+        Kind.BOOLEAN,
+        False,
+        "Whether other hosts may connect.",
+    ),
+    Key(
+        "AuthenticationEnabled",
+        "authentication_enabled",
+        Kind.BOOLEAN,
+        None,
+        "Whether a user and a password are needed. Unset: the value of RemoteAccessAllowed.",
+    ),
+    Key(
+        "RegisteredUsers",
+        "registered_users",
+        Kind.USERS,
+        {},
+        "Who may log in: user and password.",
+        secret=True,
+    ),
+    Key(
+        "HttpTimeout",
+        "http_timeout",
+        Kind.SECONDS,
+        60,
+        "A peer that makes no progress for so long has failed; a slow one has not.",
+        unit="s",
+        minimum=SHORTEST,
+    ),
+    Key("KeepAlive", "keep_alive", Kind.BOOLEAN, True, "Whether clients may reuse a connection."),
+    Key(
+        "ConcurrentJobs",
+        "concurrent_jobs",
+        Kind.INTEGER,
+        2,
+        "How many jobs run at once; the others wait.",
+        minimum=1,
+        maximum=1000,
+    ),
+    Key(
+        "JobsHistorySize",
+        "jobs_history_size",
+        Kind.INTEGER,
+        10,
+        "How many ended jobs are remembered.",
+        maximum=1_000_000,
+    ),
+    Key("SaveJobs", "save_jobs", Kind.BOOLEAN, True, "Whether jobs survive a restart."),
+    Key(
+        "OverwriteInstances",
+        "overwrite_instances",
+        Kind.OVERWRITE,
+        False,
+        "Whether an instance that is already stored is replaced by one that comes again.",
+    ),
+    Key("OrthancPeers", "peers", Kind.PEERS, {}, "The peers, by name; see below.", secret=True),
+    Key("Transfers", "transfers", Kind.SECTION, {}, "The transfers themselves; see below."),
+)
+
+TRANSFERS_KEYS = (
+    Key(
+        "Threads",
+        "threads",
+        Kind.INTEGER,
+        6,
+        "How many buckets of one transfer are in flight at once.",
+        minimum=1,
+        maximum=1000,
+    ),
+    Key(
+        "BucketSize",
+        "bucket_size",
+        Kind.INTEGER,
+        4096,
+        "The size that a bucket should have; a bucket may be twice as large.",
+        unit="KB",
+        scale=KIBIBYTE,
+        minimum=1,
+        maximum=MEBIBYTE - 1,  # in KB: twice as much stays below 2^31 bytes, where stock peers end
+    ),
+    Key(
+        "CacheSize",
+        "cache_size",
+        Kind.INTEGER,
+        128,
+        "The budget of memory for buckets in flight.",
+        unit="MB",
+        scale=MEBIBYTE,
+        minimum=1,
+        maximum=MEBIBYTE,
+    ),
+    Key(
+        "MaxPushTransactions",
+        "max_push_transactions",
+        Kind.INTEGER,
+        4,
+        "How many pushes are received at once.",
+        minimum=1,
+        maximum=1000,
+    ),
+    Key(
+        "MaxHttpRetries",
+        "max_http_retries",
+        Kind.INTEGER,
+        0,
+        "How often a bucket that failed is tried again.",
+        maximum=1000,
+    ),
+    Key(
+        "PeerConnectivityTimeout",
+        "peer_connectivity_timeout",
+        Kind.SECONDS,
+        2,
+        "How long to wait for a peer that is asked whether it knows transfers.",
+        unit="s",
+        minimum=SHORTEST,
+    ),
+    Key(
+        "PeerCommitTimeout",
+        "peer_commit_timeout",
+        Kind.SECONDS,
+        600,
+        "How long to wait for a peer that verifies and stores what it received.",
+        unit="s",
+        minimum=SHORTEST,
+    ),
+    Key(
+        "CommitThreadsCount",
+        "commit_threads_count",
+        Kind.INTEGER,
+        4,
+        "How many instances are verified and stored at once.",
+        minimum=1,
+        maximum=1000,
+    ),
+)
+
+PEER_KEYS = (
+    Key("Url", "url", Kind.URL, None, 'Where the peer is; mandatory. "URL" is the same.'),
+    Key("Username", "username", Kind.TEXT, "", "The user to log in as there."),
+    Key("Password", "password", Kind.TEXT, "", "That user's password there.", secret=True),
+    Key(
+        "HttpHeaders",
+        "headers",
+        Kind.HEADERS,
+        {},
+        "Headers that go with each request to this peer.",
+        secret=True,
+    ),
+    Key(
+        "Timeout",
+        "timeout",
+        Kind.SECONDS,
+        0,
+        "As HttpTimeout, for this peer; 0 takes HttpTimeout.",
+        unit="s",
+    ),
+    Key(
+        "RemoteSelf",
+        "remote_self",
+        Kind.TEXT,
+        None,
+        "The name that the peer has for this daemon. If set, the peer pulls what is sent to it.",
+    ),
+)
+
+PEER_URL_ALIAS = "URL"

@@ -1,0 +1,121 @@
+"""Every error of the domain, each with the facts that a person needs to act on it.
+
+Raised by every room below ``web``; no HTTP words here: ``web/resource.py`` alone maps these to
+statuses. ``str(error)`` is a sentence (or several) for a person: it names the key, the peer, the
+instance, the two numbers that differ, and what to do.
+"""
+
+
+class TransfersError(Exception):
+    """Base of everything below."""
+
+
+class ConfigurationError(TransfersError):
+    """The configuration cannot be used; the text names the file, the key's path and the remedy."""
+
+
+class BadMessage(TransfersError):
+    """A message is no JSON, has a wrong type, or lacks a mandatory member (protocol, section 4)."""
+
+
+class OutOfRange(TransfersError):
+    """A well-formed value outside what is known or allowed: Level, Compression, bucket number."""
+
+
+class BadParameter(TransfersError):
+    """A URL argument that is not a non-negative decimal number."""
+
+
+class UnknownResource(TransfersError):
+    """Nothing here has that identifier: a resource, an instance, a peer, a transaction, a route."""
+
+
+class UnknownJob(TransfersError):
+    """No job has that identifier."""
+
+
+class JobActionRefused(TransfersError):
+    """The job's state does not allow the action."""
+
+
+class WrongLength(TransfersError):
+    """A bucket's body is shorter or longer than what the transaction declares for it."""
+
+
+class BadCompression(TransfersError):
+    """A body is not the single, complete gzip member that was announced."""
+
+
+class CorruptedInstances(TransfersError):
+    """Instances of a transfer are incomplete, or their MD5 differs from the declared one.
+
+    :ivar instances: the identifiers concerned, in order.
+    """
+
+    def __init__(self, message: str, instances: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.instances = instances
+
+
+class BadDicom(TransfersError):
+    """Bytes that are no usable DICOM file; the text says why."""
+
+
+class BadState(TransfersError):
+    """The request comes at a time when it cannot be served, such as a bucket during a commit."""
+
+
+class TooBusy(TransfersError):
+    """No room for one more at the moment.
+
+    :ivar retry_after: seconds after which it is worth trying again.
+    """
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class BodyTooLarge(TransfersError):
+    """A request's body exceeds what this route takes."""
+
+
+class StorageFull(TransfersError):
+    """The storage has no room for the bytes."""
+
+
+class StorageFailure(TransfersError):
+    """The storage could not be read or written; the text names the file and the system's reason."""
+
+
+class PeerError(TransfersError):
+    """A peer could not be used. The text names the peer, says what happened and what to check."""
+
+
+class PeerUnreachable(PeerError):
+    """No answer from the peer: refused, unresolved, reset, or silent for too long."""
+
+
+class PeerRefused(PeerError):
+    """The peer answered, with an error.
+
+    :ivar status: the HTTP status of its answer.
+    :ivar retry_after: seconds after which it asks to be tried again, where it says so.
+    """
+
+    def __init__(self, message: str, status: int, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+
+
+class PeerNonsense(PeerError):
+    """The peer answered something that this protocol does not know; it may not be a peer at all."""
+
+
+class WrongOriginator(PeerError):
+    """``RemoteSelf`` leads to another daemon than the one that asked for the pull."""
+
+
+class Interrupted(TransfersError):
+    """The daemon stopped while the job was running."""

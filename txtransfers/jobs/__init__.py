@@ -1,0 +1,1 @@
+"""Transfers as jobs: their states, their journal, the queue that runs them."""

@@ -1,0 +1,184 @@
+"""A job: a transfer with a state, a priority and a history (protocol, section 5).
+
+The transitions are the table :data:`TRANSITIONS`; whatever is not in it is refused.
+"""
+
+from enum import Enum
+from typing import Any
+from uuid import uuid4
+
+import attrs
+
+from ..errors import JobActionRefused
+from ..transfer.progress import Progress
+from ..wire import codes
+from ..wire.messages import Compression, Level, Resource, TransferRequest
+
+
+class State(Enum):
+    """Of a job; the value is how it is written."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCESS = "Success"
+    FAILURE = "Failure"
+    PAUSED = "Paused"
+    RETRY = "Retry"
+
+
+class Event(Enum):
+    """What happens to a job; the value is how a refusal names it."""
+
+    START = "start"
+    SUCCEED = "end well"
+    FAIL = "fail"
+    PAUSE = "pause"
+    RESUME = "resume"
+    CANCEL = "cancel"
+    RESUBMIT = "resubmit"
+
+
+TRANSITIONS: dict[tuple[State, Event], State] = {
+    (State.PENDING, Event.START): State.RUNNING,
+    (State.PENDING, Event.PAUSE): State.PAUSED,
+    (State.PENDING, Event.CANCEL): State.FAILURE,
+    (State.RUNNING, Event.SUCCEED): State.SUCCESS,
+    (State.RUNNING, Event.FAIL): State.FAILURE,
+    (State.RUNNING, Event.PAUSE): State.PAUSED,
+    (State.RUNNING, Event.CANCEL): State.FAILURE,
+    (State.PAUSED, Event.RESUME): State.PENDING,
+    (State.PAUSED, Event.CANCEL): State.FAILURE,
+    (State.FAILURE, Event.RESUBMIT): State.PENDING,
+    # Nothing happens, and that is no error:
+    (State.PAUSED, Event.PAUSE): State.PAUSED,
+    (State.SUCCESS, Event.PAUSE): State.SUCCESS,
+    (State.FAILURE, Event.PAUSE): State.FAILURE,
+    (State.SUCCESS, Event.CANCEL): State.SUCCESS,
+    (State.FAILURE, Event.CANCEL): State.FAILURE,
+}
+
+ENDED = frozenset({State.SUCCESS, State.FAILURE})
+
+
+class Direction(Enum):
+    """Which way a job's bytes go; the value is the job's ``Type``."""
+
+    PUSH = "PushTransfer"
+    PULL = "PullTransfer"
+
+
+@attrs.define(eq=False)
+class Job:
+    """One transfer that was asked for.
+
+    :ivar sequence: grows with each submission; the order within a priority, and in lists.
+    :ivar created: seconds since the epoch, like ``started`` (of the present run) and ``completed``.
+    :ivar runtime: seconds that earlier runs took.
+    """
+
+    id: str
+    sequence: int
+    direction: Direction
+    request: TransferRequest
+    created: float
+    state: State = State.PENDING
+    progress: Progress = attrs.Factory(Progress)
+    error_code: int = codes.SUCCESS[0]
+    error_description: str = codes.SUCCESS[1]
+    error_details: str = ""
+    started: float | None = None
+    completed: float | None = None
+    runtime: float = 0.0
+
+    def can(self, event: Event) -> bool:
+        """Whether :meth:`happens` would take ``event``."""
+        return (self.state, event) in TRANSITIONS
+
+    def happens(self, event: Event, now: float, error: tuple[int, str, str] | None = None) -> None:
+        """Change the state.
+
+        :param error: code, description and details of a failure.
+        :raises JobActionRefused: the state does not allow it; nothing has changed.
+        """
+        if not self.can(event):
+            raise JobActionRefused(
+                f"Job {self.id} cannot {event.value}: its state is {self.state.value}"
+            )
+        before, self.state = self.state, TRANSITIONS[self.state, event]
+        if before is self.state:
+            return
+        if before is State.RUNNING and self.started is not None:
+            self.runtime += now - self.started
+            self.started = None
+        if self.state is State.RUNNING:
+            self.started = now
+        if self.state in ENDED:
+            self.completed = now
+        if before in ENDED:
+            self.completed = None
+        code, description, details = error or (*codes.SUCCESS, "")
+        self.error_code, self.error_description = code, description
+        self.error_details = details
+
+    def running_for(self, now: float) -> float:
+        """Seconds that it has run in all."""
+        return self.runtime + (now - self.started if self.started is not None else 0.0)
+
+
+def new_job(direction: Direction, request: TransferRequest, sequence: int, now: float) -> Job:
+    """A job that waits for its turn."""
+    return Job(str(uuid4()), sequence, direction, request, now)
+
+
+def to_record(job: Job) -> dict[str, Any]:
+    """A job as the journal keeps it: only JSON values."""
+    request = job.request
+    return {
+        "id": job.id,
+        "sequence": job.sequence,
+        "direction": job.direction.value,
+        "request": {
+            "resources": [resource.to_json() for resource in request.resources],
+            "compression": request.compression.value,
+            "peer": request.peer,
+            "priority": request.priority,
+            "originator": request.originator,
+            "sender_transfer_id": request.sender_transfer_id,
+        },
+        "created": job.created,
+        "state": job.state.value,
+        "progress": attrs.asdict(job.progress),
+        "error": [job.error_code, job.error_description, job.error_details],
+        "started": job.started,
+        "completed": job.completed,
+        "runtime": job.runtime,
+    }
+
+
+def from_record(record: dict[str, Any]) -> Job:
+    """The job of a record; unknown counters are left out, so that older records can be read."""
+    request = record["request"]
+    known = attrs.fields_dict(Progress)
+    code, description, details = record["error"]
+    return Job(
+        id=record["id"],
+        sequence=record["sequence"],
+        direction=Direction(record["direction"]),
+        request=TransferRequest(
+            tuple(Resource(Level(r["Level"]), r["ID"]) for r in request["resources"]),
+            Compression(request["compression"]),
+            request["peer"],
+            request["priority"],
+            request["originator"],
+            request["sender_transfer_id"],
+        ),
+        created=record["created"],
+        state=State(record["state"]),
+        progress=Progress(**{k: v for k, v in record["progress"].items() if k in known}),
+        error_code=code,
+        error_description=description,
+        error_details=details,
+        started=record["started"],
+        completed=record["completed"],
+        runtime=record["runtime"],
+    )

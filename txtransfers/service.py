@@ -1,0 +1,307 @@
+"""The daemon: its options, what it is made of, and its start and stop in order.
+
+Whatever can be wrong at the start is found before twistd goes to the background
+(:func:`makeService`), and ends it with a sentence: configuration, storage directory, port.
+"""
+
+import fcntl
+import os
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Sequence
+from typing import Any, NoReturn
+from uuid import uuid4
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.error import TimeoutError as NetTimeoutError
+from twisted.logger import Logger
+from twisted.python.usage import Options as UsageOptions
+
+from . import __version__
+from .config import Settings, default, load
+from .errors import ConfigurationError, TransfersError
+from .jobs.journal import IJournal, MemoryJournal, SqliteJournal
+from .jobs.model import Direction
+from .jobs.runner import JobRunner
+from .store.archive import EmbeddedArchive
+from .store.embedded import EmbeddedStore
+from .threads import Threads
+from .transfer.incoming import PushTransactions
+from .transfer.parts import ITransfer, Limits, Parts
+from .transfer.peers import Peer
+from .transfer.pull import Pull
+from .transfer.push import Push
+from .transfer.slots import Slots
+from .transfer.streams import SLICE
+from .web.server import StreamingSite
+from .web.site import SiteParts, make_site
+from .wire.messages import TransferRequest
+
+_BACKLOG = 128
+_THREADS_BESIDE_COMMITS = 8
+_COMMITS_AT_ONCE = 4
+_JOURNAL_FILE = "jobs.sqlite"
+_LOCK_FILE = "lock"
+
+_JOBS_STOP_S = 1.5
+"""Seconds that jobs may take to stop; half of what a stop may take in all."""
+
+_TRANSACTIONS_STOP_S = 1.0
+"""Seconds that commits may take to end. A longer one is done, or undone, at the next start."""
+
+log = Logger()
+
+
+class Options(UsageOptions):
+    """The options of ``twistd txtransfers``."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "Moves DICOM studies between Orthanc-style peers over HTTP: fast, verified, all or nothing."
+        " Without a configuration it listens on 127.0.0.1:8042 and stores in ./OrthancStorage."
+    )
+    optParameters = [["config", "c", None, "The configuration, a JSON file as Orthanc's."]]
+
+    def opt_version(self) -> NoReturn:
+        """Print the version and exit."""
+        print(f"txtransfers {__version__}")  # noqa: T201
+        sys.exit(0)
+
+
+def makeService(options: Options) -> "Daemon":
+    """The service of ``twistd txtransfers``. Ends the process with a sentence where it cannot."""
+    try:
+        path = options["config"]
+        settings = load(path, os.environ) if path is not None else default(os.getcwd())
+        lock = take_storage(settings.storage_directory)
+        sockets = listen(settings)
+    except TransfersError as error:
+        raise SystemExit(f"txtransfers: {error}") from None
+    from twisted.internet import reactor  # noqa: PLC0415
+
+    return Daemon(reactor, settings, sockets, lock)
+
+
+def take_storage(folder: str) -> int:
+    """Make sure that the storage directory can be written, and that no other daemon uses it.
+
+    Gives a file descriptor that holds the lock as long as it is open.
+
+    :raises ConfigurationError: the directory cannot be used.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+        descriptor = os.open(os.path.join(folder, _LOCK_FILE), os.O_RDWR | os.O_CREAT, 0o640)
+    except OSError as error:
+        raise ConfigurationError(
+            f"StorageDirectory {folder} cannot be written: {error.strerror}. It must exist or be"
+            " makeable, and belong to the user that runs the daemon"
+        ) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise ConfigurationError(
+            f"StorageDirectory {folder} is used by another daemon that is running"
+        ) from None
+    return descriptor
+
+
+def listen(settings: Settings) -> list[socket.socket]:
+    """Bind the HTTP port on each address.
+
+    :raises ConfigurationError: it is taken, or not allowed, or the address is not this machine's.
+    """
+    sockets: list[socket.socket] = []
+    for address in _addresses(settings):
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound.bind((address, settings.http_port))
+            bound.listen(_BACKLOG)
+        except OSError as error:
+            for other in [bound, *sockets]:
+                other.close()
+            raise ConfigurationError(
+                f"Cannot listen on {address} port {settings.http_port} (HttpPort):"
+                f" {error.strerror}. Is another Orthanc or txtransfers running there?"
+            ) from None
+        bound.setblocking(False)
+        sockets.append(bound)
+    return sockets
+
+
+def _addresses(settings: Settings) -> Sequence[str]:
+    if settings.http_bind_addresses:
+        return settings.http_bind_addresses
+    return ["0.0.0.0"] if settings.remote_access_allowed else ["127.0.0.1"]
+
+
+class Daemon(Service):
+    """All that runs, put together; started and stopped in order."""
+
+    name = "txtransfers"
+
+    def __init__(
+        self, reactor: Any, settings: Settings, sockets: Sequence[socket.socket], lock: int
+    ) -> None:
+        self._reactor = reactor
+        self._settings = settings
+        self._sockets = sockets
+        self._lock = lock
+        self._ports: list[Any] = []
+        self._build()
+
+    def _build(self) -> None:
+        reactor, settings = self._reactor, self._settings
+        transfers = settings.transfers
+        commits = min(_COMMITS_AT_ONCE, transfers.max_push_transactions)
+        self._threads = Threads(
+            reactor, _THREADS_BESIDE_COMMITS + transfers.commit_threads_count * commits
+        )
+        self._store = EmbeddedStore(
+            settings.storage_directory,
+            self._threads,
+            settings.overwrite_instances,
+            transfers.commit_threads_count,
+        )
+        self._journal = self._make_journal()
+        self._peers = {
+            name: Peer(reactor, name, peer, settings.http_timeout, transfers.threads)
+            for name, peer in settings.peers.items()
+        }
+        # In memory, a bucket in flight has at most twice BucketSize; one that arrives, four slices.
+        self._slots = Slots(max(1, transfers.cache_size // (2 * transfers.bucket_size)))
+        self._transactions = PushTransactions(
+            reactor,
+            self._threads,
+            self._store,
+            transfers.max_push_transactions,
+            Slots(max(1, transfers.cache_size // (4 * SLICE))),
+        )
+        self._parts = Parts(
+            reactor,
+            self._store,
+            self._threads,
+            self._slots,
+            Limits(
+                transfers.threads,
+                transfers.bucket_size,
+                transfers.max_http_retries,
+                transfers.peer_commit_timeout,
+            ),
+            str(uuid4()),
+        )
+        self._jobs = JobRunner(
+            reactor,
+            self._journal,
+            self._make_transfer,
+            settings.concurrent_jobs,
+            settings.jobs_history_size,
+            time.time,
+        )
+
+    def _make_journal(self) -> IJournal:
+        if not self._settings.save_jobs:
+            return MemoryJournal()
+        path = os.path.join(self._settings.storage_directory, _JOURNAL_FILE)
+        return SqliteJournal(path, self._threads)
+
+    def _make_transfer(self, direction: Direction, request: TransferRequest) -> ITransfer:
+        peer = self._peers.get(request.peer)
+        if peer is None:
+            raise ConfigurationError(
+                f'The peer "{request.peer}" is not in OrthancPeers any more: put it there again,'
+                " restart, and resubmit the job"
+            )
+        make = Push if direction is Direction.PUSH else Pull
+        return make(self._parts, peer, request)
+
+    def startService(self) -> None:
+        """Open the store and the journal, then the door."""
+        super().startService()
+        for notice in self._settings.notices:
+            log.info("{notice}", notice=notice)
+        try:
+            self._store.start()
+            if isinstance(self._journal, SqliteJournal):
+                self._journal.start()
+        except TransfersError as error:
+            log.critical("txtransfers cannot start: {error}", error=error)
+            raise SystemExit(f"txtransfers: {error}") from None
+        self._threads.start()
+        self._site = self._make_site()
+        Deferred.fromCoroutine(self._open()).addErrback(
+            lambda failure: log.failure("The start failed", failure)
+        )
+
+    def _make_site(self) -> StreamingSite:
+        return make_site(
+            SiteParts(
+                self._settings,
+                self._reactor,
+                time.time,
+                self._threads,
+                self._store,
+                EmbeddedArchive(self._store),
+                self._jobs,
+                self._peers,
+                self._transactions,
+                self._parts.originator,
+                lambda: self._slots.held * 2 * self._settings.transfers.bucket_size,
+            )
+        )
+
+    async def _open(self) -> None:
+        await self._jobs.start()
+        for bound in self._sockets:
+            address = bound.getsockname()
+            self._ports.append(
+                self._reactor.adoptStreamPort(bound.fileno(), bound.family, self._site)
+            )
+            bound.close()
+            log.info(
+                "{name} listens on http://{host}:{port}/, stores in {folder}",
+                name=self._settings.name,
+                host=f"[{address[0]}]" if ":" in address[0] else address[0],
+                port=address[1],
+                folder=self._settings.storage_directory,
+            )
+
+    def stopService(self) -> "Deferred[None]":
+        """Close the door, stop jobs and transfers, then close the store."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._close())
+
+    async def _close(self) -> None:
+        for port in self._ports:
+            await port.stopListening()
+        self._transactions.refuse_more()
+        await self._within(_JOBS_STOP_S, self._jobs.stop(), "jobs")
+        await self._within(_TRANSACTIONS_STOP_S, self._transactions.stop(), "receptions")
+        self._site.abort_connections()
+        for peer in self._peers.values():
+            await self._within(_TRANSACTIONS_STOP_S, peer.close(), "connections")
+        self._threads.stop()
+        if isinstance(self._journal, SqliteJournal):
+            self._journal.stop()
+        self._store.stop()
+        os.close(self._lock)
+        log.info("{name} has stopped", name=self._settings.name)
+
+    async def _within(self, seconds: float, stopping: Any, what: str) -> None:
+        """Wait for a part to stop, but not forever: what is on disk is right at any instant."""
+        waiting: Awaitable[None] = Deferred.fromCoroutine(stopping).addTimeout(
+            seconds, self._reactor
+        )
+        try:
+            await waiting
+        except NetTimeoutError:
+            log.warn("The {what} did not stop within {seconds} s", what=what, seconds=seconds)
+        except Exception:
+            log.failure("The {what} did not stop well", what=what)

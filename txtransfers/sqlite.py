@@ -1,0 +1,102 @@
+"""One SQLite file: opened in WAL mode, migrated by numbered steps, written by one at a time.
+
+Everything here blocks and is called in threads of the pool. Used by the embedded store's index and
+by the journal of jobs. A write transaction that returned is on disk (``synchronous=FULL``).
+"""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from .errors import StorageFailure, StorageFull
+
+T = TypeVar("T")
+
+_BUSY_TIMEOUT_MS = 10_000
+
+
+class Database:
+    """A SQLite file and its connections: one for writing, one a thread for reading."""
+
+    def __init__(self, path: str, migrations: Sequence[str]) -> None:
+        """:param migrations: SQL scripts; number N brings a file from version N to N + 1."""
+        self._path = path
+        self._migrations = migrations
+        self._write_lock = threading.Lock()
+        self._local = threading.local()
+        self._all: list[sqlite3.Connection] = []
+        self._writer: sqlite3.Connection | None = None
+
+    def open(self) -> None:
+        """Open or make the file, and bring it to the newest version.
+
+        :raises StorageFailure: it cannot be opened, or a newer release made it.
+        """
+        try:
+            self._writer = self._connect()
+            self._migrate(self._writer)
+        except sqlite3.Error as error:
+            self.close()
+            raise StorageFailure(f"The database {self._path} cannot be opened: {error}") from error
+
+    def close(self) -> None:
+        """Close all connections; safe to call twice."""
+        for connection in self._all:
+            connection.close()
+        self._all.clear()
+        self._writer = None
+
+    def write(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``function`` in a transaction of its own: committed when it returns, else undone."""
+        with self._write_lock:
+            connection = self._writer
+            if connection is None:
+                raise StorageFailure(f"The database {self._path} is closed")
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    result = function(connection)
+                except BaseException:
+                    connection.execute("ROLLBACK")
+                    raise
+                connection.execute("COMMIT")
+            except sqlite3.OperationalError as error:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                if "full" in str(error):
+                    raise StorageFull(f"No room left for the database {self._path}") from error
+                raise StorageFailure(f"The database {self._path}: {error}") from error
+            return result
+
+    def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``function`` on a consistent view of the file; it must not write."""
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+        connection.execute("BEGIN")
+        try:
+            return function(connection)
+        finally:
+            connection.execute("ROLLBACK")
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        self._all.append(connection)
+        connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        return connection
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(self._migrations):
+            raise StorageFailure(
+                f"The database {self._path} has version {version}, made by a newer release; "
+                f"this one knows up to {len(self._migrations)}"
+            )
+        for number in range(version, len(self._migrations)):
+            connection.executescript(
+                f"BEGIN;\n{self._migrations[number]};\nPRAGMA user_version={number + 1};\nCOMMIT;"
+            )

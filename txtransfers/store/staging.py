@@ -1,0 +1,239 @@
+"""One instance on its way into a store: a file that is written in any order and hashed as it grows.
+
+Blocking and thread-safe; called in threads of the pool. Bytes count as verified only if they were
+hashed after they were last written: writing below the hashed prefix starts the hash again, then
+at the end only (:meth:`StagedFile.complete`), so that bytes that come twice cost one more hash.
+"""
+
+import errno
+import hashlib
+import os
+import threading
+from bisect import bisect_left
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any, BinaryIO
+
+import attrs
+
+from ..errors import BadDicom, StorageFailure, StorageFull
+from ..wire.plan import Instance
+
+_HASH_SLICE = 2**20
+
+
+class Ranges:
+    """A set of byte positions, as sorted, disjoint, non-adjacent ranges."""
+
+    __slots__ = ("_ends", "_starts")
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+
+    def add(self, start: int, end: int) -> None:
+        """Add the positions from ``start`` up to, without, ``end``."""
+        if start >= end:
+            return
+        low = bisect_left(self._ends, start)
+        high = low
+        while high < len(self._starts) and self._starts[high] <= end:
+            high += 1
+        if low < high:
+            start = min(start, self._starts[low])
+            end = max(end, self._ends[high - 1])
+        self._starts[low:high] = [start]
+        self._ends[low:high] = [end]
+
+    def prefix(self) -> int:
+        """How many positions from 0 on are in the set without a gap."""
+        return self._ends[0] if self._starts and self._starts[0] == 0 else 0
+
+
+def disk_error(error: OSError, path: str) -> StorageFull | StorageFailure:
+    """The domain's word for what the system says of a file."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull(f"No room left on the disk of {os.path.dirname(path)}")
+    return StorageFailure(f"Cannot use {path}: {error.strerror}")
+
+
+@attrs.frozen
+class _Claim:
+    """Bytes that one thread hashes; ``block`` where they are still in memory."""
+
+    generation: int
+    hasher: Any
+    start: int
+    end: int
+    block: memoryview | bytes | None
+
+
+class StagedFile:
+    """The staged bytes of one instance."""
+
+    __slots__ = (
+        "_claimed",
+        "_generation",
+        "_hashed",
+        "_hasher",
+        "_hashing",
+        "_lazy",
+        "_lock",
+        "_on_verified",
+        "_present",
+        "_ranges",
+        "_synced",
+        "bad_dicom",
+        "digest",
+        "instance",
+        "path",
+        "record",
+    )
+
+    def __init__(
+        self, path: str, instance: Instance, on_verified: Callable[[BinaryIO, int], Any]
+    ) -> None:
+        """:param on_verified: called once with the verified file; what it returns is kept."""
+        self.path = path
+        self.instance = instance
+        self.record: Any = None
+        self.bad_dicom: BadDicom | None = None
+        self.digest: str | None = None
+        self._on_verified = on_verified
+        self._lock = threading.Lock()
+        self._ranges: Ranges | None = Ranges()
+        self._present = False
+        self._synced = False
+        self._generation = 0
+        self._restart_hash()
+        self._hashing = False
+        self._lazy = False
+
+    @property
+    def verified(self) -> bool:
+        """Whether all bytes are there with the right MD5."""
+        return self.digest == self.instance.md5
+
+    def write(self, offset: int, data: memoryview | bytes) -> None:
+        """Write bytes at ``offset``, within the instance's size.
+
+        :raises StorageFull, StorageFailure: the disk refused.
+        """
+        with self._lock:
+            if self.verified:
+                return
+            self._write_bytes(offset, data)
+            self._synced = False
+            if offset < self._claimed:
+                self._restart_hash()
+                self._lazy = True
+            assert self._ranges is not None
+            self._ranges.add(offset, offset + len(data))
+            claim = None if self._lazy else self._claim(offset, data)
+        self._hash(claim)
+
+    def complete(self) -> bool:
+        """Hash whatever is left to be hashed; tells whether all bytes are there.
+
+        Not while a write is under way.
+        """
+        with self._lock:
+            if self.instance.size == 0 and self.digest is None:
+                self._write_bytes(0, b"")
+                self._settle(b"")
+            claim = self._claim(0, b"")
+        self._hash(claim, finish=True)
+        return self.digest is not None
+
+    def sync(self) -> None:
+        """Bring the bytes to the disk."""
+        if self._synced:
+            return
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise disk_error(error, self.path) from error
+        self._synced = True
+
+    def _write_bytes(self, offset: int, data: memoryview | bytes) -> None:
+        flags = os.O_WRONLY if self._present else os.O_WRONLY | os.O_CREAT
+        try:
+            descriptor = os.open(self.path, flags | os.O_CLOEXEC, 0o640)
+            self._present = True
+            try:
+                view = memoryview(data)
+                while view:
+                    written = os.pwrite(descriptor, view, offset)
+                    view, offset = view[written:], offset + written
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise disk_error(error, self.path) from error
+
+    def _restart_hash(self) -> None:
+        self._generation += 1
+        self._hasher = hashlib.md5(usedforsecurity=False)
+        self._hashed = 0
+        self._claimed = 0
+        self.digest = None
+
+    def _claim(self, offset: int, data: memoryview | bytes) -> _Claim | None:
+        """The next bytes to hash, if there are some and nobody is at it; the lock is held."""
+        if self._hashing or self.digest is not None or self._ranges is None:
+            return None
+        start, available = self._hashed, self._ranges.prefix()
+        if available <= start:
+            return None
+        in_memory = offset == start and len(data) > 0
+        end = start + len(data) if in_memory else min(available, start + _HASH_SLICE)
+        self._hashing = True
+        self._claimed = end
+        return _Claim(self._generation, self._hasher, start, end, data if in_memory else None)
+
+    def _hash(self, claim: _Claim | None, finish: bool = False) -> None:
+        while claim is not None:
+            try:
+                block = claim.block
+                if block is None:
+                    block = self._read(claim.start, claim.end - claim.start)
+                claim.hasher.update(block)
+            except BaseException:
+                with self._lock:
+                    self._hashing = False
+                raise
+            with self._lock:
+                self._hashing = False
+                if claim.generation == self._generation:
+                    self._hashed = claim.end
+                    if claim.end == self.instance.size:
+                        self._settle(block if claim.start == 0 else None)
+                claim = self._claim(0, b"") if finish or not self._lazy else None
+
+    def _read(self, offset: int, size: int) -> bytes:
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                block = os.pread(file.fileno(), size, offset)
+        except OSError as error:
+            raise disk_error(error, self.path) from error
+        if len(block) != size:
+            raise StorageFailure(f"{self.path} was cut short by somebody else")
+        return block
+
+    def _settle(self, whole: memoryview | bytes | None) -> None:
+        """All bytes are hashed; where the MD5 is right, look at what they are."""
+        self.digest = self._hasher.hexdigest()
+        if not self.verified:
+            return
+        self._ranges = None
+        try:
+            if whole is not None:
+                self.record = self._on_verified(BytesIO(whole), self.instance.size)
+            else:
+                with open(self.path, "rb") as file:
+                    self.record = self._on_verified(file, self.instance.size)
+        except BadDicom as error:
+            self.bad_dicom = error

@@ -1,0 +1,214 @@
+"""What comes by ``POST /instances``: a DICOM file, or a ZIP of them, into the embedded store.
+
+A file is written where it stays, in a folder that takes uploads until it is full; like the files of
+a transfer it is seen only when the index names it.
+"""
+
+import hashlib
+import os
+import threading
+import zipfile
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from .. import errors
+from ..threads import run_in_parallel
+from .dicom import Header, read_header
+from .embedded import EmbeddedStore
+from .index import Row, RowMaker
+from .interfaces import IUpload, StoredInstance
+from .staging import disk_error
+
+_FILES_PER_FOLDER = 4096
+_SLICE = 2**20
+_ZIP_MAGIC = b"PK\x03\x04"
+
+log = Logger()
+
+
+class UploadFolder:
+    """The folder that takes uploads at the moment; thread-safe."""
+
+    def __init__(self, store: EmbeddedStore) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._number = 0
+        self._path = ""
+        self._count = _FILES_PER_FOLDER
+
+    def next_file(self) -> tuple[int, str, str]:
+        """Where the next file goes: the folder's row and path in the index, the file's name."""
+        with self._lock:
+            if self._count >= _FILES_PER_FOLDER:
+                self._number, self._path = self._store.new_folder()
+                self._count = 0
+            self._count += 1
+            return self._number, self._path, f"{self._count}.dcm"
+
+
+class UploadedFile:
+    """One file that is written from its start to its end, and hashed on the way. Blocking."""
+
+    def __init__(self, store: EmbeddedStore, folder: UploadFolder) -> None:
+        self._store = store
+        self.folder, self.folder_path, self.name = folder.next_file()
+        self.path = os.path.join(store.path(self.folder_path), self.name)
+        self.size = 0
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        try:
+            self._file: BinaryIO = open(self.path, "x+b", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise disk_error(error, self.path) from error
+
+    def write(self, data: bytes) -> None:
+        """Append bytes.
+
+        :raises StorageFull, StorageFailure: the disk refused.
+        """
+        free = self._store.free_space()
+        if len(data) > free:
+            raise errors.StorageFull(
+                f"No room left: {self.size} bytes were taken, the storage has room for {free} more"
+            )
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            raise disk_error(error, self.path) from error
+        self._md5.update(data)
+        self.size += len(data)
+
+    def start(self, count: int) -> bytes:
+        """The first bytes of the file."""
+        return os.pread(self._file.fileno(), count, 0)
+
+    def reopen(self) -> BinaryIO:
+        """The file, at its start."""
+        self._file.seek(0)
+        return self._file
+
+    def header(self) -> Header:
+        """The file's header.
+
+        :raises BadDicom: it has none.
+        """
+        with open(self.path, "rb") as file:
+            return read_header(file, self.size)
+
+    def row(self, maker: RowMaker, header: Header) -> Row:
+        """What the index is to keep."""
+        return maker.row(header, self.folder, self.name, self.size, self._md5.hexdigest())
+
+    def sync(self) -> None:
+        """Bring the bytes to the disk, and close."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise disk_error(error, self.path) from error
+        self._file.close()
+
+    def remove(self) -> None:
+        """Close and unlink; safe to call twice."""
+        self._file.close()
+        if os.path.exists(self.path):
+            os.unlink(self.path)
+
+
+@implementer(IUpload)
+class EmbeddedUpload:
+    """See :class:`IUpload`."""
+
+    def __init__(self, store: EmbeddedStore, folder: UploadFolder) -> None:
+        self._store = store
+        self._folder = folder
+        self._file: UploadedFile | None = None
+        self._entries: list[UploadedFile] = []
+        self._shown = False
+
+    def write(self, data: bytes) -> "Deferred[None]":
+        """See :meth:`IUpload.write`."""
+        return self._store.threads.run(self._write, data)
+
+    def _write(self, data: bytes) -> None:
+        if self._file is None:
+            self._file = UploadedFile(self._store, self._folder)
+        self._file.write(data)
+
+    def finish(self) -> "Deferred[tuple[bool, tuple[StoredInstance, ...]]]":
+        """See :meth:`IUpload.finish`."""
+        return Deferred.fromCoroutine(self._finish())
+
+    async def _finish(self) -> tuple[bool, tuple[StoredInstance, ...]]:
+        store = self._store
+        if self._file is None:
+            raise errors.BadDicom("Received an empty DICOM file")
+        try:
+            zipped, pairs = await store.threads.run(self._read, self._file)
+            files = [file for file, _header in pairs]
+            await run_in_parallel(store.threads, store.commit_threads, UploadedFile.sync, files)
+            return zipped, await store.threads.run(self._show, pairs)
+        finally:
+            await self.discard()
+
+    def _read(self, whole: UploadedFile) -> tuple[bool, list[tuple[UploadedFile, Header]]]:
+        if whole.start(len(_ZIP_MAGIC)) != _ZIP_MAGIC:
+            self._entries = [whole]
+            return False, [(whole, whole.header())]
+        pairs = []
+        for entry in self._unzip(whole):
+            try:
+                pairs.append((entry, entry.header()))
+            except errors.BadDicom as error:
+                log.info("An entry of an uploaded ZIP archive is left out: {error}", error=error)
+                self._entries.remove(entry)
+                entry.remove()
+        return True, pairs
+
+    def _unzip(self, whole: UploadedFile) -> Iterator[UploadedFile]:
+        try:
+            with zipfile.ZipFile(whole.reopen()) as archive:
+                for info in archive.infolist():
+                    if info.is_dir():
+                        continue
+                    entry = UploadedFile(self._store, self._folder)
+                    self._entries.append(entry)
+                    with archive.open(info) as source:
+                        while data := source.read(_SLICE):
+                            entry.write(data)
+                    yield entry
+        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+            raise errors.BadDicom(f"The ZIP archive cannot be read: {error}") from error
+
+    def _show(self, pairs: list[tuple[UploadedFile, Header]]) -> tuple[StoredInstance, ...]:
+        maker = RowMaker()
+        for path in {file.folder_path for file, _header in pairs}:
+            self._store.sync_folder(path)
+        report = self._store.show([file.row(maker, header) for file, header in pairs])
+        self._shown = True
+        already = set(report.already_stored)
+        return tuple(
+            StoredInstance(
+                header.ids.instance,
+                header.ids.patient,
+                header.ids.study,
+                header.ids.series,
+                header.ids.instance in already,
+            )
+            for _file, header in pairs
+        )
+
+    def discard(self) -> "Deferred[None]":
+        """See :meth:`IUpload.discard`."""
+        return self._store.threads.run(self._discard)
+
+    def _discard(self) -> None:
+        shown = set(self._entries) if self._shown else set()
+        for file in {*self._entries, *([self._file] if self._file else [])} - shown:
+            file.remove()
+        self._file = None
+        self._entries = []

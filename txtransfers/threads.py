@@ -1,0 +1,76 @@
+"""The one door to threads: disk, SQL, gzip, MD5 and DICOM parsing go through one bounded pool.
+
+The reactor never waits: whoever has blocking work hands a plain function to :class:`IThreads`.
+Tests hand over :class:`SynchronousThreads`, which runs the function at once.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+from twisted.internet.defer import Deferred, FirstError, execute, gatherResults
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+from zope.interface import Interface, implementer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class IThreads(Interface):
+    """Runs blocking functions away from the reactor."""
+
+    def run(function: Callable[..., Any], *args: Any, **kwargs: Any) -> "Deferred[Any]":  # noqa: N805
+        """Call ``function`` in a thread; fires with its result, or fails with its exception.
+
+        Cancelling the Deferred does not stop the function: its result is then dropped.
+        """
+
+
+@implementer(IThreads)
+class Threads:
+    """A pool of at most ``count`` threads, started and stopped by the service."""
+
+    def __init__(self, reactor: IReactorFromThreads, count: int) -> None:
+        self._reactor = reactor
+        self._pool = ThreadPool(minthreads=0, maxthreads=count, name="txtransfers")
+
+    def start(self) -> None:
+        """Accept work."""
+        self._pool.start()
+
+    def stop(self) -> None:
+        """Wait for what is running, then end the threads."""
+        self._pool.stop()
+
+    def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Deferred[T]":
+        """See :meth:`IThreads.run`."""
+        return deferToThreadPool(self._reactor, self._pool, function, *args, **kwargs)
+
+
+@implementer(IThreads)
+class SynchronousThreads:
+    """The twin for tests: calls at once, in the caller's thread."""
+
+    def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Deferred[T]":
+        """See :meth:`IThreads.run`."""
+        return execute(function, *args, **kwargs)
+
+
+async def run_in_parallel(
+    threads: IThreads, count: int, function: Callable[[T], Any], items: Sequence[T]
+) -> None:
+    """Call ``function`` with each item, in at most ``count`` threads at once.
+
+    Raises the first exception; the other threads have not necessarily ended then.
+    """
+
+    def some(part: Iterable[T]) -> None:
+        for item in part:
+            function(item)
+
+    parts = [items[n::count] for n in range(min(count, len(items)))]
+    try:
+        await gatherResults([threads.run(some, part) for part in parts], consumeErrors=True)
+    except FirstError as error:
+        error.subFailure.raiseException()

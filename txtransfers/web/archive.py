@@ -1,0 +1,468 @@
+"""The part of Orthanc's REST API that shows and changes the archive (protocol, section 7)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+from isal import isal_zlib
+from twisted.internet.defer import gatherResults
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+
+from ..errors import BadCompression, BadParameter, UnknownResource
+from ..store.interfaces import (
+    ArchiveStatistics,
+    IArchive,
+    IInstanceStore,
+    IUpload,
+    ResourceDetails,
+    StoredInstance,
+)
+from ..threads import IThreads
+from ..transfer.streams import BucketReader, Sink
+from ..wire import messages
+from ..wire.codecs import GZIP_ERROR
+from ..wire.messages import Compression, Level
+from ..wire.plan import Chunk
+from .resource import ApiResource, NotFound, Reply, argument, read_body, stream
+from .server import StreamingRequest
+
+_MB = 2**20
+_INFLATED_SLICE = 2**20
+_GZIP = 16 + 15
+_DEFAULT_LIMIT = 100
+_LEVEL_NAMES = {
+    "patients": Level.PATIENT,
+    "studies": Level.STUDY,
+    "series": Level.SERIES,
+    "instances": Level.INSTANCE,
+}
+_PLURALS = {level: name for name, level in _LEVEL_NAMES.items()}
+_ORDER = list(_LEVEL_NAMES.values())
+_CHILDREN = {Level.PATIENT: "Studies", Level.STUDY: "Series", Level.SERIES: "Instances"}
+
+
+@attrs.frozen
+class ArchiveParts:
+    """What the resources of an archive share."""
+
+    archive: IArchive
+    store: IInstanceStore
+    threads: IThreads
+
+
+def path_of(level: Level, id_: str) -> str:
+    """Where a resource is."""
+    return f"/{_PLURALS[level]}/{id_}"
+
+
+def details_json(details: ResourceDetails) -> dict[str, Any]:
+    """A resource as Orthanc describes it."""
+    value: dict[str, Any] = {
+        "ID": details.id,
+        "Type": details.level.value,
+        "MainDicomTags": dict(details.tags),
+        "Labels": [],
+    }
+    if details.level is Level.INSTANCE:
+        value |= {
+            "FileSize": details.size,
+            "FileUuid": details.uuid,
+            "IndexInSeries": details.index,
+            "ParentSeries": details.parent,
+        }
+        return value
+    value[_CHILDREN[details.level]] = list(details.children)
+    value["LastUpdate"] = details.last_update
+    value["IsStable"] = True
+    if details.level is Level.STUDY:
+        value["ParentPatient"] = details.parent
+        value["PatientMainDicomTags"] = dict(details.parent_tags)
+    if details.level is Level.SERIES:
+        value |= {"ParentStudy": details.parent, "ExpectedNumberOfInstances": None}
+        value["Status"] = "Unknown"
+    return value
+
+
+class LevelNode(ApiResource):
+    """``/patients``, ``/studies``, ``/series``; :class:`Instances` adds the upload."""
+
+    def __init__(self, level: Level, parts: ArchiveParts) -> None:
+        super().__init__()
+        self._level = level
+        self._parts = parts
+
+    async def get(self, request: StreamingRequest) -> Any:
+        """The identifiers, or with ``expand`` the resources; ``since`` and ``limit`` page."""
+        archive = self._parts.archive
+        since, limit = _number(request, "since", 0), _number(request, "limit", 0)
+        ids = await archive.list_ids(self._level, since, limit)
+        if argument(request, "expand") is None:
+            return list(ids)
+        return await _expanded(archive, self._level, ids)
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """One resource."""
+        return ResourceNode(self._level, path.decode("utf-8", "replace"), self._parts)
+
+
+async def _expanded(archive: IArchive, level: Level, ids: Sequence[str]) -> list[dict[str, Any]]:
+    found = await gatherResults(
+        [archive.details(level, id_).addErrback(_none_if_gone) for id_ in ids], consumeErrors=True
+    )
+    return [details_json(details) for details in found if details is not None]
+
+
+def _none_if_gone(failure: Any) -> None:
+    failure.trap(UnknownResource)
+
+
+class Instances(LevelNode):
+    """``/instances``."""
+
+    async def post(self, request: StreamingRequest) -> Any:
+        """Store a DICOM file, or a ZIP archive of them; the body may be gzipped."""
+        upload = self._parts.archive.upload()
+        sink = _upload_sink(self._parts.threads, upload, _is_gzipped(request))
+        try:
+            await request.body.into(sink)
+            await sink.finish()
+            zipped, stored = await upload.finish()
+        finally:
+            sink.abort()
+            await sink.idle()
+            await upload.discard()
+        answers = [_stored_json(instance) for instance in stored]
+        return answers if zipped else answers[0]
+
+
+def _is_gzipped(request: StreamingRequest) -> bool:
+    encoding = request.getHeader("Content-Encoding") or "identity"
+    if encoding.lower() not in ("gzip", "identity"):
+        raise BadParameter(f"Content-Encoding {encoding[:40]} is not known; gzip is")
+    return encoding.lower() == "gzip"
+
+
+def _upload_sink(threads: IThreads, upload: IUpload, gzipped: bool) -> Sink:
+    stream: Any = isal_zlib.decompressobj(_GZIP) if gzipped else None
+
+    def inflate(data: bytes) -> bytes:
+        try:
+            return bytes(stream.decompress(data, _INFLATED_SLICE))
+        except GZIP_ERROR as error:
+            raise BadCompression(f"The body is not the gzip that it says it is: {error}") from None
+
+    async def consume(data: bytes) -> None:
+        if stream is None:
+            await upload.write(data)
+            return
+        while (data or stream.unconsumed_tail) and not stream.eof:
+            inflated = await threads.run(inflate, data or stream.unconsumed_tail)
+            data = stream.unconsumed_tail
+            if inflated:
+                await upload.write(inflated)
+            elif not data:
+                break
+
+    async def finish() -> None:
+        if stream is not None and not stream.eof:
+            raise BadCompression("The gzip of the body is truncated")
+
+    return Sink(consume, finish)
+
+
+def _stored_json(instance: StoredInstance) -> dict[str, str]:
+    return {
+        "ID": instance.id,
+        "ParentPatient": instance.patient,
+        "ParentSeries": instance.series,
+        "ParentStudy": instance.study,
+        "Path": f"/instances/{instance.id}",
+        "Status": "AlreadyStored" if instance.already_stored else "Success",
+    }
+
+
+class ResourceNode(ApiResource):
+    """``/{level}/ID``, whose children are its relatives, its statistics and its file."""
+
+    def __init__(self, level: Level, id_: str, parts: ArchiveParts) -> None:
+        super().__init__()
+        self._level = level
+        self._id = id_
+        self._parts = parts
+
+    async def get(self, request: StreamingRequest) -> Any:
+        """The resource."""
+        return details_json(await self._parts.archive.details(self._level, self._id))
+
+    async def delete(self, request: StreamingRequest) -> Any:
+        """Delete it and all below it."""
+        remaining = await self._parts.archive.delete(self._level, self._id)
+        if remaining is None:
+            return {"RemainingAncestor": None}
+        level, id_ = remaining
+        ancestor = {"ID": id_, "Path": path_of(level, id_), "Type": level.value}
+        return {"RemainingAncestor": ancestor}
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """A relative, or another aspect."""
+        name = path.decode("latin-1")
+        wanted = _LEVEL_NAMES.get(name)
+        if wanted is not None and _ORDER.index(wanted) > _ORDER.index(self._level):
+            return Descendants(self._level, self._id, wanted, self._parts)
+        if name == "statistics":
+            return Statistics(self._level, self._id, self._parts)
+        if self._level is not Level.INSTANCE:
+            return NotFound()
+        if name == "file":
+            return InstanceFile(self._id, self._parts, "application/dicom")
+        if name == "simplified-tags":
+            return Tags(self._id, self._parts)
+        if name == "attachments":
+            return Attachments(self._id, self._parts)
+        return NotFound()
+
+
+class Descendants(ApiResource):
+    """``/{level}/ID/studies|series|instances``."""
+
+    def __init__(self, level: Level, id_: str, wanted: Level, parts: ArchiveParts) -> None:
+        super().__init__()
+        self._level = level
+        self._id = id_
+        self._wanted = wanted
+        self._parts = parts
+
+    async def get(self, request: StreamingRequest) -> Any:
+        """The resources, or with ``expand=false`` their identifiers."""
+        archive = self._parts.archive
+        ids = await archive.descendants(self._level, self._id, self._wanted)
+        if (argument(request, "expand") or "").lower() in ("false", "0"):
+            return list(ids)
+        return await _expanded(archive, self._wanted, ids)
+
+
+class Statistics(ApiResource):
+    """``/statistics`` and ``/{level}/ID/statistics``."""
+
+    def __init__(self, level: Level | None, id_: str, parts: ArchiveParts) -> None:
+        super().__init__()
+        self._level = level
+        self._id = id_
+        self._parts = parts
+
+    async def get(self, request: StreamingRequest) -> Any:
+        """Counts and sizes: of the archive ``Total…`` and ``Count…``."""
+        numbers = await self._parts.archive.statistics(self._level, self._id)
+        sizes = _sizes(numbers, "Total" if self._level is None else "")
+        counts = {
+            "CountPatients": numbers.patients,
+            "CountStudies": numbers.studies,
+            "CountSeries": numbers.series,
+            "CountInstances": numbers.instances,
+        }
+        if self._level is None:
+            return counts | sizes
+        below = _ORDER[_ORDER.index(self._level) + 1 :]
+        wanted = {f"Count{_PLURALS[level].capitalize()}" for level in below}
+        return {name: n for name, n in counts.items() if name in wanted} | sizes
+
+
+def _sizes(numbers: ArchiveStatistics, prefix: str) -> dict[str, Any]:
+    return {
+        f"{prefix}DiskSize": str(numbers.size),
+        f"{prefix}DiskSizeMB": numbers.size // _MB,
+        f"{prefix}UncompressedSize": str(numbers.size),
+        f"{prefix}UncompressedSizeMB": numbers.size // _MB,
+    }
+
+
+class InstanceFile(ApiResource):
+    """``/instances/ID/file`` and ``/instances/ID/attachments/dicom/data``."""
+
+    def __init__(self, id_: str, parts: ArchiveParts, content_type: str) -> None:
+        super().__init__()
+        self._id = id_
+        self._parts = parts
+        self._content_type = content_type
+
+    async def get(self, request: StreamingRequest) -> None:
+        """Stream the file."""
+        instance = await find_instance(self._parts.store, self._id)
+        chunk = Chunk(instance.id, 0, instance.size)
+        reader = BucketReader(self._parts.store, self._parts.threads, (chunk,), Compression.NONE)
+        request.setHeader("Content-Type", self._content_type)
+        request.setHeader("Content-Length", str(instance.size))
+        request.setHeader("Content-Disposition", f'filename="{instance.id}.dcm"')
+        await stream(request, reader)
+
+
+async def find_instance(store: IInstanceStore, id_: str) -> Any:
+    """One instance.
+
+    :raises UnknownResource: there is none of that identifier.
+    """
+    instance = (await store.find([id_])).get(id_)
+    if instance is None:
+        raise UnknownResource(f"Unknown instance: {id_[:100]}")
+    return instance
+
+
+class Tags(ApiResource):
+    """``/instances/ID/simplified-tags``."""
+
+    def __init__(self, id_: str, parts: ArchiveParts) -> None:
+        super().__init__()
+        self._id = id_
+        self._parts = parts
+
+    async def get(self, request: StreamingRequest) -> Any:
+        """All tags but the pixels, by keyword."""
+        return await self._parts.archive.all_tags(self._id)
+
+
+class Attachments(ApiResource):
+    """``/instances/ID/attachments`` and its one attachment, ``dicom``."""
+
+    def __init__(self, id_: str, parts: ArchiveParts) -> None:
+        super().__init__()
+        self._id = id_
+        self._parts = parts
+
+    async def get(self, request: StreamingRequest) -> Any:
+        """The names of the attachments."""
+        await find_instance(self._parts.store, self._id)
+        return ["dicom"]
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """The file."""
+        return Attachment(self._id, self._parts) if path == b"dicom" else NotFound()
+
+
+class Attachment(ApiResource):
+    """``/instances/ID/attachments/dicom`` and its aspects."""
+
+    def __init__(self, id_: str, parts: ArchiveParts) -> None:
+        super().__init__()
+        self._id = id_
+        self._parts = parts
+
+    async def get(self, request: StreamingRequest) -> Any:
+        """What can be had of it."""
+        await find_instance(self._parts.store, self._id)
+        return ["data", "info", "md5", "size"]
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """An aspect."""
+        if path == b"data":
+            return InstanceFile(self._id, self._parts, "application/octet-stream")
+        if path in (b"size", b"md5", b"info"):
+            return AttachmentAspect(self._id, path.decode(), self._parts)
+        return NotFound()
+
+
+class AttachmentAspect(ApiResource):
+    """``/instances/ID/attachments/dicom/size|md5|info``: from the index, no file is read."""
+
+    def __init__(self, id_: str, aspect: str, parts: ArchiveParts) -> None:
+        super().__init__()
+        self._id = id_
+        self._aspect = aspect
+        self._parts = parts
+
+    async def get(self, request: StreamingRequest) -> Any:
+        """Plain text; ``info`` is JSON."""
+        details = await self._parts.archive.details(Level.INSTANCE, self._id)
+        if self._aspect == "info":
+            return {
+                "CompressedMD5": details.md5,
+                "CompressedSize": details.size,
+                "ContentType": 1,
+                "UncompressedMD5": details.md5,
+                "UncompressedSize": details.size,
+                "Uuid": details.uuid,
+            }
+        text = str(details.size) if self._aspect == "size" else details.md5
+        return Reply(text.encode(), "text/plain")
+
+
+class LookupTool(ApiResource):
+    """``/tools/lookup``."""
+
+    def __init__(self, parts: ArchiveParts) -> None:
+        super().__init__()
+        self._parts = parts
+
+    async def post(self, request: StreamingRequest) -> Any:
+        """The resources that have the DICOM identifier in the body."""
+        identifier = (await read_body(request, 1024)).decode("utf-8", "replace").strip(" \0\r\n")
+        found = await self._parts.archive.lookup_dicom(identifier)
+        return [
+            {"ID": id_, "Path": path_of(level, id_), "Type": level.value} for level, id_ in found
+        ]
+
+
+class FindTool(ApiResource):
+    """``/tools/find``."""
+
+    def __init__(self, parts: ArchiveParts) -> None:
+        super().__init__()
+        self._parts = parts
+
+    async def post(self, request: StreamingRequest) -> Any:
+        """The resources of a level whose main tags match a query."""
+        wanted = messages.decode(await read_body(request), messages.FindRequest)
+        level = messages.parse_level(wanted.Level)
+        ids = await self._parts.archive.search(
+            level, wanted.Query, wanted.CaseSensitive, wanted.Since, wanted.Limit
+        )
+        if not wanted.Expand:
+            return list(ids)
+        return await _expanded(self._parts.archive, level, ids)
+
+
+class Changes(ApiResource):
+    """``/changes``."""
+
+    def __init__(self, parts: ArchiveParts) -> None:
+        super().__init__()
+        self._parts = parts
+
+    async def get(self, request: StreamingRequest) -> Any:
+        """The history after ``since``, ``limit`` lines at the most."""
+        since, limit = _number(request, "since", 0), _number(request, "limit", _DEFAULT_LIMIT)
+        lines, done, last = await self._parts.archive.changes(since, limit or _DEFAULT_LIMIT)
+        return {
+            "Changes": [
+                {
+                    "ChangeType": line.type,
+                    "Date": line.date,
+                    "ID": line.id,
+                    "Path": path_of(line.level, line.id),
+                    "ResourceType": line.level.value,
+                    "Seq": line.seq,
+                }
+                for line in lines
+            ],
+            "Done": done,
+            "Last": last,
+        }
+
+
+def _number(request: StreamingRequest, name: str, default: int) -> int:
+    text = argument(request, name)
+    if text is None:
+        return default
+    try:
+        return messages.parse_decimal(text)
+    except ValueError:
+        raise BadParameter(f"The argument {name}={text[:40]} is not a number") from None
+
+
+def add_archive(root: Resource, parts: ArchiveParts) -> None:
+    """Put the archive's nodes below the root; ``/tools`` is made elsewhere."""
+    for name, level in _LEVEL_NAMES.items():
+        node = Instances if level is Level.INSTANCE else LevelNode
+        root.putChild(name.encode(), node(level, parts))
+    root.putChild(b"statistics", Statistics(None, "", parts))
+    root.putChild(b"changes", Changes(parts))

@@ -1,0 +1,140 @@
+"""Orthanc's jobs API (protocol, section 5): ``/jobs``, ``/jobs/ID`` and its actions."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+
+from ..errors import JobActionRefused, UnknownJob
+from ..jobs.model import Direction, Job, State
+from ..jobs.runner import JobRunner
+from .resource import ApiResource, NotFound, Reply, argument
+from .server import StreamingRequest
+
+_MB = 2**20
+_KB = 1024
+_ACTIONS = ("pause", "resume", "cancel", "resubmit")
+
+WallClock = Callable[[], float]
+
+
+def timestamp(seconds: float) -> str:
+    """A time as Orthanc writes it: UTC, always six digits of fraction."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y%m%dT%H%M%S.%f")
+
+
+def job_json(job: Job, now: float) -> dict[str, Any]:
+    """A job as it travels."""
+    runtime = job.running_for(now)
+    value = {
+        "ID": job.id,
+        "Type": job.direction.value,
+        "State": job.state.value,
+        "Priority": job.request.priority,
+        "Progress": 100 if job.state is State.SUCCESS else int(100 * job.progress.fraction),
+        "ErrorCode": job.error_code,
+        "ErrorDescription": job.error_description,
+        "ErrorDetails": job.error_details,
+        "CreationTime": timestamp(job.created),
+        "Timestamp": timestamp(now),
+        "EffectiveRuntime": round(runtime, 3),
+        "Content": _content(job, runtime),
+    }
+    if job.completed is not None:
+        value["CompletionTime"] = timestamp(job.completed)
+    if job.state is State.RUNNING and job.progress.fraction > 0:
+        left = runtime * (1 - job.progress.fraction) / job.progress.fraction
+        value["EstimatedTimeOfArrival"] = timestamp(now + left)
+    return value
+
+
+def _content(job: Job, runtime: float) -> dict[str, Any]:
+    """The protocol's members, and more: sizes in bytes, retries, what the commit did."""
+    progress, request = job.progress, job.request
+    content: dict[str, Any] = {
+        "Resources": [resource.to_json() for resource in request.resources],
+        "Peer": request.peer,
+        "Compression": request.compression.value,
+    }
+    if request.originator is not None:
+        content["Originator"] = request.originator
+    if request.sender_transfer_id is not None:
+        content["SenderTransferID"] = request.sender_transfer_id
+    if progress.total_instances is None:
+        return content
+    pushing = job.direction is Direction.PUSH
+    content |= {
+        "TotalInstances": progress.total_instances,
+        "TotalSizeMB": progress.total_size // _MB,
+        "TotalSize": str(progress.total_size),
+        "Buckets": progress.buckets,
+        "CompletedHttpQueries": progress.buckets_done,
+        "UploadedSizeMB" if pushing else "DownloadedSizeMB": progress.done_size // _MB,
+        "UploadedSize" if pushing else "DownloadedSize": str(progress.done_size),
+        "NetworkSize": str(progress.network_size),
+        "NetworkSpeedKBs": int(progress.network_size / _KB / runtime) if runtime > 0 else 0,
+        "Retries": progress.retries,
+    }
+    if progress.stored is not None:
+        content["StoredInstances"] = progress.stored
+        content["AlreadyStoredInstances"] = progress.already_stored
+    return content
+
+
+class Jobs(ApiResource):
+    """``/jobs``."""
+
+    def __init__(self, jobs: JobRunner, wall_clock: WallClock) -> None:
+        super().__init__()
+        self._jobs = jobs
+        self._wall_clock = wall_clock
+
+    async def get(self, request: StreamingRequest) -> Any:
+        """The identifiers, or with ``expand`` the jobs."""
+        if argument(request, "expand") is None:
+            return [job.id for job in self._jobs.jobs()]
+        now = self._wall_clock()
+        return [job_json(job, now) for job in self._jobs.jobs()]
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """One job."""
+        return JobNode(path.decode("utf-8", "replace"), self._jobs, self._wall_clock)
+
+
+class JobNode(ApiResource):
+    """``/jobs/ID``, whose children are actions."""
+
+    def __init__(self, id_: str, jobs: JobRunner, wall_clock: WallClock) -> None:
+        super().__init__()
+        self._id = id_
+        self._jobs = jobs
+        self._wall_clock = wall_clock
+
+    async def get(self, request: StreamingRequest) -> Any:
+        """The job."""
+        return job_json(self._jobs.job(self._id), self._wall_clock())
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """An action."""
+        action = path.decode("latin-1")
+        return JobAction(self._id, action, self._jobs) if action in _ACTIONS else NotFound()
+
+
+class JobAction(ApiResource):
+    """``/jobs/ID/pause|resume|cancel|resubmit``."""
+
+    def __init__(self, id_: str, action: str, jobs: JobRunner) -> None:
+        super().__init__()
+        self._id = id_
+        self._action = action
+        self._jobs = jobs
+
+    async def post(self, request: StreamingRequest) -> Reply:
+        """Do it; the answer comes once it is done, and is ``{}``."""
+        try:
+            await getattr(self._jobs, self._action)(self._id)
+        except UnknownJob as error:  # Orthanc says 400 here, and 404 for the job itself
+            raise JobActionRefused(str(error)) from None
+        return Reply(b"{}", "application/json")

@@ -1,0 +1,266 @@
+"""Requests whose handlers start when the headers are there, and take the body as it comes.
+
+Twisted itself spools a whole body before it calls ``render`` (its issue 4688). Here the channel
+tells the request of its first line and headers (:meth:`StreamingRequest.begin`), the resource is
+rendered at once, and :class:`RequestBody` hands the bytes over as they arrive, with backpressure.
+An answer that is ready before the body has come is sent, and the rest of the body thrown away; a
+body that is much longer than that ends the connection.
+"""
+
+from typing import Any
+from urllib.parse import parse_qs
+from weakref import WeakSet
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.resource import IResource
+from twisted.web.server import Request, Site
+
+from ..errors import TransfersError
+from ..transfer.streams import Sink, widen
+
+_DRAIN_LIMIT = 32 * 2**20
+"""Bytes of a body that nobody wants which are still read, so that the answer gets through."""
+
+_LINGER_S = 2.0
+"""Seconds that a connection is read from, without use, after its last answer."""
+
+_UNCLAIMED = 256 * 1024
+"""Bytes that are kept before the handler takes the body."""
+
+_TOTAL_HEADERS = 32 * 1024
+
+
+class ClientGone(TransfersError):
+    """The client went away before its request was whole."""
+
+
+class RequestBody:
+    """The body of a request, handed to at most one sink."""
+
+    def __init__(self, channel: "StreamingChannel") -> None:
+        self._channel = channel
+        self._sink: Sink | None = None
+        self._early: list[bytes] = []
+        self._early_size = 0
+        self._drained: int | None = None
+        self._paused = False
+        self.ended = False
+        self._failure: Failure | None = None
+        self._waiter: Deferred[None] | None = None
+
+    async def into(self, sink: Sink) -> None:
+        """Hand the bytes to ``sink`` until the last has come; the sink is not finished then.
+
+        :raises ClientGone: the client went away before.
+        """
+        self._sink = sink
+        sink.attach(self)
+        early, self._early = self._early, []
+        for data in early:
+            sink.write(data)
+        if not sink.failed:
+            self.resumeProducing()
+        if not self.ended and self._failure is None and not sink.failed:
+            self._waiter = Deferred()
+            await self._waiter
+        if self._failure is not None:
+            self._failure.raiseException()
+
+    def drain(self) -> None:
+        """Throw away what is still to come."""
+        self._sink, self._early = None, []
+        self._drained = 0
+        self.resumeProducing()
+
+    # Called by the request
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes have come."""
+        if self._drained is not None:
+            self._drained += len(data)
+            if self._drained > _DRAIN_LIMIT:
+                self._channel.give_up()
+        elif self._sink is not None:
+            self._sink.write(data)
+            if self._sink.failed:
+                self._wake()
+        else:
+            self._early.append(data)
+            self._early_size += len(data)
+            if self._early_size >= _UNCLAIMED:
+                self.pauseProducing()
+
+    def end(self) -> None:
+        """The last byte has come."""
+        self.ended = True
+        self._wake()
+
+    def lost(self) -> None:
+        """The client has gone."""
+        if not self.ended:
+            self._failure = Failure(ClientGone("The client closed the connection"))
+            self._wake()
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.callback(None)
+
+    # Called by the sink
+
+    def pauseProducing(self) -> None:
+        """Read no more from the socket; it may take as long as it takes."""
+        if not self._paused:
+            self._paused = True
+            self._channel.pause_reading()
+
+    def resumeProducing(self) -> None:
+        """Read on."""
+        if self._paused:
+            self._paused = False
+            self._channel.resume_reading()
+
+
+class StreamingChannel(HTTPChannel):
+    """An HTTP connection that tells its requests early; see the module."""
+
+    transport: Any
+    site: "StreamingSite"
+    totalHeadersSize = _TOTAL_HEADERS
+    _abandoned = False
+
+    def connectionMade(self) -> None:
+        """Let the transport move more bytes at a time."""
+        widen(self.transport)
+        super().connectionMade()
+
+    def allHeadersReceived(self) -> None:
+        """The headers are there: let the request begin."""
+        request = self.requests[-1]
+        command, path, version = self._command, self._path, self._version
+        super().allHeadersReceived()
+        request.begin(command, path, version)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take bytes, unless nobody will ever want them."""
+        if not self._abandoned:
+            super().dataReceived(data)
+
+    def pause_reading(self) -> None:
+        """Stop reading from the socket, and the clock that watches over it."""
+        self.setTimeout(None)
+        self.transport.pauseProducing()
+
+    def resume_reading(self) -> None:
+        """Read from the socket again."""
+        self.setTimeout(self.timeOut)
+        self.transport.resumeProducing()
+
+    def give_up(self) -> None:
+        """No use in reading more: finish writing, then read idly for a while, so that the answer
+        is not lost with a reset, and close.
+        """
+        self._abandoned = True
+        self.persistent = False
+        self.setTimeout(None)
+        lose_write = getattr(self.transport, "loseWriteConnection", self.transport.loseConnection)
+        lose_write()
+        self.callLater(_LINGER_S, self.forceAbortClient)
+
+    def forceAbortClient(self) -> None:
+        """End the connection, however it is."""
+        self.transport.abortConnection()
+
+
+class StreamingRequest(Request):
+    """A request whose handler runs while its body comes."""
+
+    channel: StreamingChannel
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.body = RequestBody(self.channel)
+        self._finish_wanted = False
+
+    def gotLength(self, length: int | None) -> None:
+        """See :class:`twisted.web.http.Request`; keeps no copy of the body."""
+        self.content_length = length
+
+    def begin(self, command: bytes, path: bytes, version: bytes) -> None:
+        """The first line and the headers are there."""
+        self.method, self.uri, self.clientproto = command, path, version
+        self.path, _mark, query = path.partition(b"?")
+        self.args = parse_qs(query, keep_blank_values=True)
+        self.process()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """See :class:`twisted.web.http.Request`."""
+        self.body.feed(data)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """The body has ended; see :class:`twisted.web.http.Request`."""
+        self.body.end()
+        if self._finish_wanted:
+            super().finish()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """See :class:`twisted.web.http.Request`."""
+        self.body.lost()
+        super().connectionLost(reason)
+
+    def finish(self) -> None:
+        """End the answer; the connection goes on once the body has ended too."""
+        if self.body.ended:
+            super().finish()
+        elif not self._disconnected:
+            self._finish_wanted = True
+            if not self.startedWriting:
+                self.write(b"")
+            self.body.drain()
+
+    def abort(self) -> None:
+        """Cut the connection: the answer has begun and cannot be given as it was promised."""
+        if not self._disconnected:
+            self.channel.forceAbortClient()
+
+
+class StreamingSite(Site):
+    """Routes by path segments: empty ones do not count, percent-encoding is undone."""
+
+    requestFactory = StreamingRequest
+    noisy = False
+
+    def __init__(self, resource: IResource, timeout: float) -> None:
+        """:param timeout: seconds without a byte after which a client is given up."""
+        super().__init__(resource, timeout=timeout)
+        self.displayTracebacks = False
+        self._channels: WeakSet[StreamingChannel] = WeakSet()
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """One channel a connection."""
+        channel: Any = StreamingChannel()
+        channel.factory = self
+        channel.site = self
+        channel.requestFactory = self.requestFactory
+        channel.timeOut = self.timeOut
+        channel.callLater = self.reactor.callLater
+        self._channels.add(channel)
+        return channel
+
+    def abort_connections(self) -> None:
+        """Cut all connections: the daemon is being stopped."""
+        for channel in list(self._channels):
+            if channel.connected:
+                channel.forceAbortClient()
+
+    def log(self, request: Any) -> None:
+        """No access log: errors and jobs are logged where they happen."""
+
+    def getResourceFor(self, request: Request) -> IResource:
+        """The resource of a path, whatever its slashes."""
+        request.postpath = [segment for segment in request.postpath or () if segment]
+        resource: IResource = super().getResourceFor(request)
+        return resource

@@ -1,0 +1,111 @@
+"""The whole URL tree, in one function; and who may come in."""
+
+from collections.abc import Callable, Mapping
+from hmac import compare_digest
+from ipaddress import ip_address
+from typing import Any
+
+import attrs
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import Request
+
+from ..config import Settings
+from ..jobs.runner import JobRunner
+from ..store.interfaces import IArchive, IInstanceStore
+from ..threads import IThreads
+from ..transfer.incoming import PushTransactions
+from ..transfer.peers import Peer
+from .archive import ArchiveParts, FindTool, LookupTool, add_archive
+from .jobs import Jobs
+from .resource import ApiResource, NotFoundParent, Reply
+from .server import StreamingRequest, StreamingSite
+from .system import Metrics, PeersNode, Plugins, System
+from .transfers import transfers_tree
+
+_REALM = 'Basic realm="Orthanc Secure Area"'
+
+log = Logger()
+
+
+@attrs.frozen
+class SiteParts:
+    """What the URL tree is made of. Without ``archive``, what it shows is not there."""
+
+    settings: Settings
+    clock: IReactorTime
+    wall_clock: Callable[[], float]
+    threads: IThreads
+    store: IInstanceStore
+    archive: IArchive | None
+    jobs: JobRunner
+    peers: Mapping[str, Peer]
+    transactions: PushTransactions
+    originator: str
+    used_cache: Callable[[], int]
+
+
+def make_site(parts: SiteParts) -> StreamingSite:
+    """The site of a daemon."""
+    settings = parts.settings
+    root = NotFoundParent()
+    root.putChild(b"transfers", transfers_tree(parts))
+    root.putChild(b"jobs", Jobs(parts.jobs, parts.wall_clock))
+    root.putChild(b"system", System(settings, parts.archive))
+    root.putChild(b"plugins", Plugins())
+    root.putChild(b"peers", PeersNode(settings.peers))
+    tools = NotFoundParent()
+    root.putChild(b"tools", tools)
+    tools.putChild(
+        b"metrics-prometheus",
+        Metrics(parts.transactions, parts.archive, parts.used_cache, parts.wall_clock),
+    )
+    if parts.archive is not None:
+        archive = ArchiveParts(parts.archive, parts.store, parts.threads)
+        add_archive(root, archive)
+        tools.putChild(b"lookup", LookupTool(archive))
+        tools.putChild(b"find", FindTool(archive))
+    return GuardedSite(root, settings)
+
+
+class GuardedSite(StreamingSite):
+    """Lets in whom the configuration lets in, before any byte of a body is taken."""
+
+    def __init__(self, root: IResource, settings: Settings) -> None:
+        super().__init__(root, settings.http_timeout)
+        self._settings = settings
+
+    def getResourceFor(self, request: Request) -> IResource:
+        """The resource of a path, or a refusal."""
+        if not self._settings.remote_access_allowed and not _is_local(request):
+            return Refusal(403, {})
+        if self._settings.authentication_enabled and not self._knows(request):
+            return Refusal(401, {"WWW-Authenticate": _REALM})
+        return super().getResourceFor(request)
+
+    def _knows(self, request: Request) -> bool:
+        password = self._settings.registered_users.get(request.getUser().decode("utf-8", "replace"))
+        given = request.getPassword()
+        return password is not None and compare_digest(password.encode(), given)
+
+
+def _is_local(request: Request) -> bool:
+    host = getattr(request.getClientAddress(), "host", "127.0.0.1")
+    return bool(ip_address(host.partition("%")[0]).is_loopback)
+
+
+class Refusal(ApiResource):
+    """For those who may not come in, whatever they ask for."""
+
+    def __init__(self, status: int, headers: Mapping[str, str]) -> None:
+        super().__init__()
+        self._reply = Reply(b"", status=status, headers=headers)
+
+    async def handle(self, request: StreamingRequest, method: str) -> Any:
+        """Refuse."""
+        return self._reply
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """Whatever is below, too."""
+        return self

@@ -1,0 +1,325 @@
+"""The routes of the protocol, section 2: one class a URL node below ``/transfers``."""
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+
+from ..errors import BadParameter, UnknownResource, WrongLength
+from ..jobs.model import Direction
+from ..jobs.runner import JobRunner
+from ..store.interfaces import IInstanceStore
+from ..threads import IThreads
+from ..transfer.incoming import PushTransactions
+from ..transfer.peers import Peer
+from ..transfer.streams import BucketReader, ISlices, MemorySlices
+from ..wire import messages
+from ..wire.messages import Compression
+from ..wire.plan import Chunk
+from .resource import ApiResource, NotFoundParent, Reply, argument, compact, read_body, stream
+from .server import StreamingRequest
+
+if TYPE_CHECKING:
+    from .site import SiteParts
+
+_WHOLE_GZIP = 16 * 2**20
+"""Bytes up to which a gzipped answer is made whole, so that its length can be told."""
+
+_CONTENT_TYPES = {
+    Compression.NONE: "application/octet-stream",
+    Compression.GZIP: "application/gzip",
+}
+_NUMBER = re.compile(r"[0-9]{1,20}\Z", re.ASCII)
+
+
+class Lookup(ApiResource):
+    """``/transfers/lookup``."""
+
+    def __init__(self, store: IInstanceStore, threads: IThreads, originator: str) -> None:
+        super().__init__()
+        self._store = store
+        self._threads = threads
+        self._originator = originator
+
+    async def post(self, request: StreamingRequest) -> Reply:
+        """What instances the resources have, with sizes and MD5s."""
+        body = await read_body(request)
+        resources = await self._threads.run(messages.parse_resources, body)
+        instances = await self._store.lookup(resources)
+        answer = messages.LookupAnswer(instances, self._originator)
+        reply: Reply = await self._threads.run(lambda: compact(answer.to_json()))
+        return reply
+
+
+class Chunks(ApiResource):
+    """``/transfers/chunks``, whose children are lists of identifiers."""
+
+    def __init__(self, store: IInstanceStore, threads: IThreads) -> None:
+        super().__init__()
+        self._store = store
+        self._threads = threads
+
+    async def handle(self, request: StreamingRequest, method: str) -> Any:
+        """Only children can be had."""
+        raise UnknownResource("There is no such route: the identifiers of instances are missing")
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """The chunk of these instances."""
+        ids = path.decode("utf-8", "replace").split(".")
+        return InstanceBytes(ids, self._store, self._threads)
+
+
+class InstanceBytes(ApiResource):
+    """``/transfers/chunks/ID[.ID…]``: the bytes of instances laid end to end."""
+
+    def __init__(self, ids: list[str], store: IInstanceStore, threads: IThreads) -> None:
+        super().__init__()
+        self._ids = ids
+        self._store = store
+        self._threads = threads
+
+    async def get(self, request: StreamingRequest) -> None:
+        """Stream them; an answer that cannot be given whole ends with a cut connection."""
+        offset = _size_argument(request, "offset")
+        size = _size_argument(request, "size")
+        wanted = argument(request, "compression")
+        compression = messages.parse_compression("none" if wanted is None else wanted)
+        chunks = await self._chunks(offset, size or None)
+        reader = BucketReader(self._store, self._threads, tuple(chunks), compression)
+        request.setHeader("Content-Type", _CONTENT_TYPES[compression])
+        size = sum(chunk.size for chunk in chunks)
+        source: ISlices = reader
+        if compression is Compression.GZIP and size <= _WHOLE_GZIP:
+            try:
+                slices = await reader.read_all()
+            finally:
+                reader.close()
+            source, size = MemorySlices(slices), sum(len(data) for data in slices)
+        if compression is Compression.NONE or source is not reader:
+            request.setHeader("Content-Length", str(size))
+        await stream(request, source)
+
+    async def _chunks(self, offset: int, size: int | None) -> list[Chunk]:
+        """The chunks from ``offset`` on; an unknown instance beyond the end of them is no error."""
+        known = await self._store.find(tuple(dict.fromkeys(self._ids)))
+        ids = list(self._ids)
+        while len(ids) > 1 and not ids[-1]:
+            ids.pop()
+        chunks: list[Chunk] = []
+        left = size
+        for id_ in ids:
+            if left == 0:
+                break
+            instance = known.get(id_)
+            if instance is None:
+                raise UnknownResource(f"Unknown instance: {id_[:100]}")
+            if offset >= instance.size:
+                offset -= instance.size
+                continue
+            part = instance.size - offset if left is None else min(left, instance.size - offset)
+            chunks.append(Chunk(id_, offset, part))
+            offset = 0
+            left = None if left is None else left - part
+        return chunks
+
+
+def _size_argument(request: StreamingRequest, name: str) -> int:
+    text = argument(request, name)
+    if text is None:
+        return 0
+    try:
+        return messages.parse_decimal(text)
+    except ValueError:
+        raise BadParameter(f"The argument {name}={text[:40]} is not a number of bytes") from None
+
+
+class SubmitPull(ApiResource):
+    """``/transfers/pull``."""
+
+    def __init__(self, jobs: JobRunner, peers: Mapping[str, Peer], threads: IThreads) -> None:
+        super().__init__()
+        self._jobs = jobs
+        self._peers = peers
+        self._threads = threads
+
+    async def post(self, request: StreamingRequest) -> Any:
+        """Take a job that pulls."""
+        transfer = await self._threads.run(messages.parse_transfer, await read_body(request))
+        find_peer(self._peers, transfer.peer)
+        job = await self._jobs.submit(Direction.PULL, transfer)
+        return {"ID": job.id, "Path": f"/jobs/{job.id}"}
+
+
+class SubmitSend(ApiResource):
+    """``/transfers/send``: a push, or where the peer has a ``RemoteSelf``, a pull by the peer."""
+
+    def __init__(
+        self, jobs: JobRunner, peers: Mapping[str, Peer], threads: IThreads, originator: str
+    ) -> None:
+        super().__init__()
+        self._jobs = jobs
+        self._peers = peers
+        self._threads = threads
+        self._originator = originator
+
+    async def post(self, request: StreamingRequest) -> Any:
+        """Take a job that pushes, or have the peer take one that pulls."""
+        transfer = await self._threads.run(messages.parse_transfer, await read_body(request))
+        peer = find_peer(self._peers, transfer.peer)
+        as_peer = peer.settings.remote_self
+        if as_peer is None:
+            job = await self._jobs.submit(Direction.PUSH, transfer)
+            return {"ID": job.id, "Path": f"/jobs/{job.id}"}
+        session = peer.session(transfer.sender_transfer_id or messages.new_transfer_id())
+        id_, path = await peer.request_pull(transfer, self._originator, as_peer, session)
+        return {"Peer": peer.name, "RemoteJob": id_, "URL": peer.settings.url + path}
+
+
+def find_peer(peers: Mapping[str, Peer], name: str) -> Peer:
+    """A configured peer.
+
+    :raises UnknownResource: there is none of that name.
+    """
+    peer = peers.get(name)
+    if peer is None:
+        known = ", ".join(sorted(peers)) or "none"
+        raise UnknownResource(f"Unknown peer: {name[:100]} (OrthancPeers has {known})")
+    return peer
+
+
+class ProbePeers(ApiResource):
+    """``/transfers/peers``."""
+
+    def __init__(self, peers: Mapping[str, Peer], timeout: float) -> None:
+        """:param timeout: ``PeerConnectivityTimeout``, in seconds, of each peer by itself."""
+        super().__init__()
+        self._peers = peers
+        self._timeout = timeout
+
+    async def get(self, request: StreamingRequest) -> Any:
+        """Which peers have the accelerator; all are asked at the same time."""
+        names = sorted(self._peers)
+        probes = [Deferred.fromCoroutine(self._probe(self._peers[name])) for name in names]
+        results = await DeferredList(probes)
+        return {name: state for name, (_ok, state) in zip(names, results, strict=True)}
+
+    async def _probe(self, peer: Peer) -> str:
+        if not await peer.has_accelerator(self._timeout):
+            return "disabled"
+        return "bidirectional" if peer.settings.remote_self else "installed"
+
+
+class Pushes(ApiResource):
+    """``/transfers/push``, whose children are transactions."""
+
+    def __init__(
+        self, transactions: PushTransactions, threads: IThreads, clock: IReactorTime
+    ) -> None:
+        super().__init__()
+        self._transactions = transactions
+        self._threads = threads
+        self._clock = clock
+
+    async def post(self, request: StreamingRequest) -> Any:
+        """Open a transaction."""
+        push = await self._threads.run(messages.parse_push, await read_body(request))
+        id_ = await self._transactions.open(push)
+        return {"ID": id_, "Path": f"/transfers/push/{id_}"}
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """One transaction."""
+        return PushNode(path.decode("utf-8", "replace"), self._transactions, self._clock)
+
+
+class PushNode(ApiResource):
+    """``/transfers/push/T``, whose children are its buckets and its commit."""
+
+    def __init__(self, id_: str, transactions: PushTransactions, clock: IReactorTime) -> None:
+        super().__init__()
+        self._id = id_
+        self._transactions = transactions
+        self._clock = clock
+
+    async def delete(self, request: StreamingRequest) -> Any:
+        """Discard it."""
+        await self._transactions.discard(self._id)
+        return {}
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """Its commit, or a bucket."""
+        if path == b"commit":
+            return PushCommit(self._id, self._transactions)
+        return PushBucket(
+            self._id, path.decode("utf-8", "replace"), self._transactions, self._clock
+        )
+
+
+class PushCommit(ApiResource):
+    """``/transfers/push/T/commit``."""
+
+    def __init__(self, id_: str, transactions: PushTransactions) -> None:
+        super().__init__()
+        self._id = id_
+        self._transactions = transactions
+
+    async def post(self, request: StreamingRequest) -> Any:
+        """Verify and store all; the body counts for nothing."""
+        await self._transactions.commit(self._id)
+        return {}
+
+
+class PushBucket(ApiResource):
+    """``/transfers/push/T/N``."""
+
+    def __init__(
+        self, id_: str, number: str, transactions: PushTransactions, clock: IReactorTime
+    ) -> None:
+        super().__init__()
+        self._id = id_
+        self._number = number
+        self._transactions = transactions
+        self._clock = clock
+
+    async def put(self, request: StreamingRequest) -> Any:
+        """Take the bucket's body as it comes."""
+        transactions = self._transactions
+        transactions.get(self._id)
+        if not _NUMBER.match(self._number):
+            raise UnknownResource(f"{self._number[:40]!r} is no number of a bucket")
+        async with transactions.bodies.slot():
+            await self._take(request)
+        return {}
+
+    async def _take(self, request: StreamingRequest) -> None:
+        transactions = self._transactions
+        started = self._clock.seconds()
+        sink = transactions.receive(self._id, int(self._number))
+        try:
+            await request.body.into(sink)
+        except BaseException:
+            sink.abort()
+            await sink.idle()
+            transactions.received(self._id, sink)
+            raise
+        try:
+            await transactions.finish_bucket(self._id, sink, started)
+        except WrongLength as error:
+            raise WrongLength(f"Bucket {int(self._number)}: {error}") from None
+
+
+def transfers_tree(parts: "SiteParts") -> Resource:
+    """Everything below ``/transfers``."""
+    store, threads, clock, peers = parts.store, parts.threads, parts.clock, parts.peers
+    timeout = parts.settings.transfers.peer_connectivity_timeout
+    root = NotFoundParent()
+    root.putChild(b"lookup", Lookup(store, threads, parts.originator))
+    root.putChild(b"chunks", Chunks(store, threads))
+    root.putChild(b"pull", SubmitPull(parts.jobs, peers, threads))
+    root.putChild(b"send", SubmitSend(parts.jobs, peers, threads, parts.originator))
+    root.putChild(b"peers", ProbePeers(peers, timeout))
+    root.putChild(b"push", Pushes(parts.transactions, threads, clock))
+    return root

@@ -1,0 +1,1 @@
+"""What travels between peers: pure functions and frozen values, no I/O."""
