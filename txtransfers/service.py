@@ -155,6 +155,7 @@ class Daemon(Service):
         self._sockets = sockets
         self._lock = lock
         self._ports: list[Any] = []
+        self._site: StreamingSite | None = None
         self._build()
 
     def _build(self) -> None:
@@ -261,9 +262,8 @@ class Daemon(Service):
         await self._jobs.start()
         for bound in self._sockets:
             address = bound.getsockname()
-            self._ports.append(
-                self._reactor.adoptStreamPort(bound.fileno(), bound.family, self._site)
-            )
+            port = self._reactor.adoptStreamPort(bound.fileno(), bound.family, self._site)
+            self._ports.append(port)
             bound.close()
             log.info(
                 "{name} listens on http://{host}:{port}/, stores in {folder}",
@@ -284,7 +284,8 @@ class Daemon(Service):
         self._transactions.refuse_more()
         await self._within(_JOBS_STOP_S, self._jobs.stop(), "jobs")
         await self._within(_TRANSACTIONS_STOP_S, self._transactions.stop(), "receptions")
-        self._site.abort_connections()
+        if self._site is not None:
+            self._site.abort_connections()
         for peer in self._peers.values():
             await self._within(_TRANSACTIONS_STOP_S, peer.close(), "connections")
         self._threads.stop()

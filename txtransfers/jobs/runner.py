@@ -235,7 +235,7 @@ class JobRunner:
             "Job {id}: {state}{details}",
             id=job.id,
             state=job.state.value,
-            details=f": {job.error_details}" if job.error_details else "",
+            details=f": {job.error_details or job.error_description}" if job.error_code else "",
         )
         await self._journal.save(job)
         await self._trim()

@@ -8,6 +8,7 @@ names are removed (:meth:`EmbeddedStore.start`).
 
 import os
 import shutil
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
@@ -56,6 +57,7 @@ class EmbeddedStore:
         self.commit_threads = commit_threads
         self.database = Database(os.path.join(folder, INDEX_FILE), index.MIGRATIONS)
         self._promised: dict[object, int] = {}
+        self._promises = threading.Lock()
 
     # Start and stop: blocking, before and after the reactor's life.
 
@@ -172,7 +174,8 @@ class EmbeddedStore:
         """Bytes that may still be written, what running receptions were promised taken off."""
         disk = os.statvfs(self.folder)
         free = disk.f_bavail * disk.f_frsize - FREE_RESERVE
-        return max(0, free - sum(self._promised.values()))
+        with self._promises:
+            return max(0, free - sum(self._promised.values()))
 
     # IInstanceStore
 
@@ -205,15 +208,16 @@ class EmbeddedStore:
             )
         number, path = self.new_folder()
         incoming = EmbeddedIncoming(self, number, path, instances)
-        self._promised[incoming] = needed
+        with self._promises:
+            self._promised[incoming] = needed
         return incoming
 
     def promise_over(self, incoming: object, written: int | None = None) -> None:
         """Bytes were written (they show in the disk's free space), or the reception ended."""
-        if written is None:
-            self._promised.pop(incoming, None)
-        elif incoming in self._promised:
-            self._promised[incoming] = max(0, self._promised[incoming] - written)
+        with self._promises:
+            left = self._promised.pop(incoming, 0)
+            if written is not None:
+                self._promised[incoming] = max(0, left - written)
 
 
 @implementer(IInstanceReader)

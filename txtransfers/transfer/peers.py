@@ -365,6 +365,7 @@ class Stall:
         """Wait for ``deferred``.
 
         :raises Stalled: there was no progress for too long.
+        :raises CancelledError: the wait was cancelled.
         """
         expired = False
         call: IDelayedCall | None = None
@@ -382,9 +383,12 @@ class Stall:
         call = self._clock.callLater(self._seconds, check)
         try:
             return await deferred
-        except BaseException:
+        except BaseException as error:
             if expired:
                 raise Stalled(self._seconds) from None
+            if isinstance(_innermost(error), CancelledError):
+                # Twisted wraps it as if the peer had closed the connection.
+                raise CancelledError from None
             raise
         finally:
             if call is not None and call.active():
@@ -455,6 +459,8 @@ class _WideEndpoint:
         self._inner = inner
 
     def connect(self, protocolFactory: IProtocolFactory) -> "Deferred[Any]":
+        protocolFactory.noisy = False  # type: ignore[attr-defined]
+
         def connected(protocol: Any) -> Any:
             widen(protocol.transport)
             return protocol

@@ -28,6 +28,9 @@ SLICE = 512 * 1024
 READ_SIZE = 256 * 1024
 """Bytes that a transport reads, and buffers for writing, at a time; Twisted's own are 64 KB."""
 
+_SEND_SIZE = 512 * 1024
+"""Bytes that a transport offers the kernel at a time; Twisted's own are 128 KB."""
+
 _HIGH_WATER = 2 * SLICE
 
 
@@ -35,6 +38,7 @@ def widen(transport: Any) -> None:
     """Let a TCP transport move more at a time; other transports (tests) are left as they are."""
     if hasattr(transport, "bufferSize"):
         transport.bufferSize = READ_SIZE
+        transport.SEND_LIMIT = _SEND_SIZE
     if hasattr(transport, "setTcpNoDelay"):
         transport.setTcpNoDelay(True)
 

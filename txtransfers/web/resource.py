@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import attrs
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES
@@ -20,6 +20,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from .. import errors
+from ..transfer.peers import Stall
 from ..transfer.streams import ISlices, SliceProducer, collecting_sink
 from ..wire import codes
 from ..wire.messages import MAX_MESSAGE_SIZE
@@ -140,15 +141,17 @@ async def read_body(request: StreamingRequest, limit: int = MAX_MESSAGE_SIZE) ->
 async def stream(request: StreamingRequest, source: ISlices) -> None:
     """Write the answer's body as it is read; the source is closed at the end.
 
-    An answer that cannot be given whole ends with a cut connection, never with fewer bytes.
+    An answer that cannot be given whole, or that the client does not take, ends with a cut
+    connection, never with fewer bytes.
     """
     if request.method == b"HEAD":
         source.close()
     else:
         producer = SliceProducer(source)
+        stall = Stall(request.channel.site.reactor, request.channel.site.patience)
         request.registerProducer(producer, True)
         try:
-            await producer.start(request, lambda _size: None)
+            await stall.watch(producer.start(request, lambda _size: stall.touch()))
         finally:
             request.unregisterProducer()
     request.finish()
@@ -207,7 +210,7 @@ def _answer(value: Any, request: StreamingRequest) -> None:
 def _answer_error(failure: Failure, request: StreamingRequest) -> None:
     error = failure.value
     assert error is not None
-    if isinstance(error, ClientGone) or request._disconnected:
+    if isinstance(error, ClientGone | CancelledError) or request._disconnected:
         log.info("{method} {uri}: the client went away", method=request.method, uri=request.uri)
         return
     if request.startedWriting:

@@ -144,6 +144,13 @@ class StreamingChannel(HTTPChannel):
         super().allHeadersReceived()
         request.begin(command, path, version)
 
+    def checkPersistence(self, request: Request, version: bytes) -> bool:
+        """Whether the connection goes on after this request (``KeepAlive``)."""
+        if self.site.keep_alive:
+            return bool(super().checkPersistence(request, version))
+        request.setHeader("Connection", "close")
+        return False
+
     def dataReceived(self, data: bytes) -> None:
         """Take bytes, unless nobody will ever want them."""
         if not self._abandoned:
@@ -233,9 +240,14 @@ class StreamingSite(Site):
     requestFactory = StreamingRequest
     noisy = False
 
-    def __init__(self, resource: IResource, timeout: float) -> None:
-        """:param timeout: seconds without a byte after which a client is given up."""
+    def __init__(self, resource: IResource, timeout: float, keep_alive: bool = True) -> None:
+        """:param timeout: seconds without a byte after which a client is given up.
+
+        :param keep_alive: whether a connection may carry more than one request.
+        """
         super().__init__(resource, timeout=timeout)
+        self.keep_alive = keep_alive
+        self.patience = timeout
         self.displayTracebacks = False
         self._channels: WeakSet[StreamingChannel] = WeakSet()
 

@@ -73,7 +73,7 @@ class GuardedSite(StreamingSite):
     """Lets in whom the configuration lets in, before any byte of a body is taken."""
 
     def __init__(self, root: IResource, settings: Settings) -> None:
-        super().__init__(root, settings.http_timeout)
+        super().__init__(root, settings.http_timeout, settings.keep_alive)
         self._settings = settings
 
     def getResourceFor(self, request: Request) -> IResource:

@@ -1,0 +1,28 @@
+# make demo | test | bench | clean.  The first call installs into .venv; later ones work offline.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test bench clean
+
+demo: $(INSTALLED)
+	$(BIN)/python -m demo
+
+test: $(INSTALLED)
+	@mkdir -p .cache
+	$(BIN)/python -m twisted.trial --temp-directory=.cache/trial tests
+
+bench: $(INSTALLED)
+	$(BIN)/python bench/loopback.py
+
+# The compat mode puts this folder itself on sys.path: Twisted finds twisted/plugins there.
+$(INSTALLED): setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check --config-settings editable_mode=compat -e '.[test,demo]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .demo .cache .mypy_cache .ruff_cache .hypothesis _trial_temp* build dist *.egg-info
+	rm -f twisted/plugins/dropin.cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
