@@ -303,6 +303,8 @@ class EmbeddedIncoming:
         self._number = number
         self._path = path
         self._ended = False
+        self._unsynced: list[StagedFile] = []
+        self._syncing = 0
         maker = index.RowMaker()
         self._files = {
             instance.id: StagedFile(
@@ -315,12 +317,27 @@ class EmbeddedIncoming:
 
     def write(self, pieces: Sequence[Piece]) -> "Deferred[None]":
         """See :meth:`IIncoming.write`."""
-        return self._store.threads.run(self._write, pieces)
+        return self._store.threads.run(self._write, pieces).addCallback(self._sync_soon)
 
-    def _write(self, pieces: Sequence[Piece]) -> None:
-        for piece in pieces:
-            self._files[piece.id].write(piece.offset, piece.data)
+    def _write(self, pieces: Sequence[Piece]) -> list[StagedFile]:
+        """Write; gives the files that are complete now."""
+        files = [self._files[piece.id] for piece in pieces]
+        for piece, file in zip(pieces, files, strict=True):
+            file.write(piece.offset, piece.data)
         self._store.promise_over(self, sum(len(piece.data) for piece in pieces))
+        return [file for file in files if file.verified]
+
+    def _sync_soon(self, verified: list[StagedFile]) -> None:
+        """Bring complete files to the disk while others arrive: less is left to the commit."""
+        self._unsynced.extend(verified)
+        if self._unsynced and self._syncing < self._store.commit_threads:
+            batch, self._unsynced = self._unsynced, []
+            self._syncing += 1
+            self._store.threads.run(_sync_quietly, batch).addCallback(self._synced)
+
+    def _synced(self, _result: None) -> None:
+        self._syncing -= 1
+        self._sync_soon([])
 
     def commit(self) -> "Deferred[CommitReport]":
         """See :meth:`IIncoming.commit`."""
@@ -362,6 +379,15 @@ def _record(
         return maker.row(read_header(file, size), folder, name, size, instance.md5)
 
     return record
+
+
+def _sync_quietly(files: list[StagedFile]) -> None:
+    """Sync, ahead of the commit, which tries again what failed, and tells of it."""
+    for file in files:
+        try:
+            file.sync()
+        except errors.TransfersError:
+            return
 
 
 def check_verified(files: Iterable[StagedFile]) -> None:
