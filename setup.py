@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 setup(
     name="txtransfers",
     version="0.1.0",
-    description="Moves DICOM studies between Orthanc-style peers over HTTP: fast, verified, all or nothing",
+    description="Moves DICOM studies between Orthanc-style peers: fast, verified, all or nothing",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     python_requires=">=3.11",

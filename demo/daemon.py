@@ -164,9 +164,13 @@ class Daemon:
     def _wait_until_it_answers(self) -> None:
         process, deadline = self._process, time.monotonic() + START_SECONDS
         while process is not None and process.poll() is None:
-            with contextlib.suppress(OSError, http.client.HTTPException):
+            try:
                 self.client.get("/system")
                 return
+            except AnswerError:
+                return  # it answers, if only that it wants a password
+            except (OSError, http.client.HTTPException):
+                pass
             self.client.close()
             if time.monotonic() > deadline:
                 raise DaemonError(f"daemon {self.name} gave no answer in {START_SECONDS} s")

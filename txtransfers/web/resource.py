@@ -73,7 +73,12 @@ def status_of(error: BaseException) -> int:
 
 
 class ApiResource(Resource):
-    """Base of all resources here; see the module."""
+    """Base of all resources here; see the module.
+
+    :cvar json_type: the Content-Type of its JSON values; Orthanc's own routes tell the charset.
+    """
+
+    json_type = JSON_UTF8
 
     async def handle(self, request: StreamingRequest, method: str) -> Any:
         """Call the coroutine of a method, or refuse the method."""
@@ -97,7 +102,7 @@ class ApiResource(Resource):
         method = request.method.decode("latin-1")
         request.setHeader("X-Content-Type-Options", "nosniff")
         answer = Deferred.fromCoroutine(self.handle(streaming, method))
-        answer.addCallback(_answer, streaming)
+        answer.addCallback(_answer, streaming, self.json_type)
         answer.addErrback(_answer_error, streaming)
         answer.addErrback(_give_up, streaming)
         return NOT_DONE_YET
@@ -188,12 +193,12 @@ def _segments(request: StreamingRequest) -> list[str]:
     return [segment for segment in path.split("/") if segment]
 
 
-def _answer(value: Any, request: StreamingRequest) -> None:
+def _answer(value: Any, request: StreamingRequest, json_type: str = JSON_UTF8) -> None:
     if value is None or request._disconnected:
         return
     if not isinstance(value, Reply):
         text = json.dumps(value, indent=3, ensure_ascii=False)
-        value = Reply(text.encode() + b"\n" if value != {} else b"{}", JSON)
+        value = Reply(_encode(text) + b"\n" if value != {} else b"{}", json_type)
     request.setResponseCode(value.status)
     if value.content_type is None:
         request.defaultContentType = None
@@ -212,6 +217,7 @@ def _answer_error(failure: Failure, request: StreamingRequest) -> None:
     assert error is not None
     if isinstance(error, ClientGone | CancelledError) or request._disconnected:
         log.info("{method} {uri}: the client went away", method=request.method, uri=request.uri)
+        request.abort()
         return
     if request.startedWriting:
         log.error(
@@ -225,7 +231,7 @@ def _answer_error(failure: Failure, request: StreamingRequest) -> None:
     status = status_of(error)
     headers = {}
     if isinstance(error, errors.TransfersError):
-        details = str(error)
+        details = _encode(str(error)).decode()
         log.info(
             "{method} {uri}: {status} {details}",
             method=request.method.decode("latin-1"),
@@ -240,7 +246,12 @@ def _answer_error(failure: Failure, request: StreamingRequest) -> None:
     if isinstance(error, errors.TooBusy):
         headers["Retry-After"] = str(error.retry_after)
     body = json.dumps(error_json(error, status, request, details), indent="\t", ensure_ascii=False)
-    _answer(Reply(body.encode() + b"\n", "text/plain", status, headers), request)
+    _answer(Reply(_encode(body) + b"\n", "text/plain", status, headers), request)
+
+
+def _encode(text: str) -> bytes:
+    """Text as it travels; half a character, which UTF-8 cannot carry, becomes a JSON escape."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _give_up(failure: Failure, request: StreamingRequest) -> None:

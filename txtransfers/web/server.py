@@ -31,6 +31,8 @@ _UNCLAIMED = 256 * 1024
 """Bytes that are kept before the handler takes the body."""
 
 _TOTAL_HEADERS = 32 * 1024
+"""Bytes of a request's first line and headers, of which the line may be all; a URL names many
+instances."""
 
 
 class ClientGone(TransfersError):
@@ -130,6 +132,7 @@ class StreamingChannel(HTTPChannel):
     transport: Any
     site: "StreamingSite"
     totalHeadersSize = _TOTAL_HEADERS
+    MAX_LENGTH = _TOTAL_HEADERS
     _abandoned = False
 
     def connectionMade(self) -> None:
@@ -137,12 +140,21 @@ class StreamingChannel(HTTPChannel):
         widen(self.transport)
         super().connectionMade()
 
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """A line that is too long gets an answer, not just a closed connection."""
+        self._respondToBadRequestAndDisconnect()
+
     def allHeadersReceived(self) -> None:
         """The headers are there: let the request begin."""
         request = self.requests[-1]
         command, path, version = self._command, self._path, self._version
         super().allHeadersReceived()
         request.begin(command, path, version)
+
+    def allContentReceived(self) -> None:
+        """The body has ended. Where reading was paused then, no clock runs that could be saved."""
+        self._savedTimeOut = self.site.patience
+        super().allContentReceived()
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
         """Whether the connection goes on after this request (``KeepAlive``)."""
@@ -162,8 +174,9 @@ class StreamingChannel(HTTPChannel):
         self.transport.pauseProducing()
 
     def resume_reading(self) -> None:
-        """Read from the socket again."""
-        self.setTimeout(self.timeOut)
+        """Read from the socket again, and watch over it where the client has more to send."""
+        if not self._handlingRequest:
+            self.setTimeout(self.site.patience)
         self.transport.resumeProducing()
 
     def give_up(self) -> None:

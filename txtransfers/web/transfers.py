@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 from twisted.web.server import Request
@@ -20,7 +20,16 @@ from ..transfer.streams import BucketReader, ISlices, MemorySlices
 from ..wire import messages
 from ..wire.messages import Compression
 from ..wire.plan import Chunk
-from .resource import ApiResource, NotFoundParent, Reply, argument, compact, read_body, stream
+from .resource import (
+    JSON,
+    ApiResource,
+    NotFoundParent,
+    Reply,
+    argument,
+    compact,
+    read_body,
+    stream,
+)
 from .server import StreamingRequest
 
 if TYPE_CHECKING:
@@ -36,7 +45,13 @@ _CONTENT_TYPES = {
 _NUMBER = re.compile(r"[0-9]{1,20}\Z", re.ASCII)
 
 
-class Lookup(ApiResource):
+class TransfersResource(ApiResource):
+    """A node of the accelerator, which (unlike Orthanc itself) tells no charset of its JSON."""
+
+    json_type = JSON
+
+
+class Lookup(TransfersResource):
     """``/transfers/lookup``."""
 
     def __init__(self, store: IInstanceStore, threads: IThreads, originator: str) -> None:
@@ -55,7 +70,7 @@ class Lookup(ApiResource):
         return reply
 
 
-class Chunks(ApiResource):
+class Chunks(TransfersResource):
     """``/transfers/chunks``, whose children are lists of identifiers."""
 
     def __init__(self, store: IInstanceStore, threads: IThreads) -> None:
@@ -73,7 +88,7 @@ class Chunks(ApiResource):
         return InstanceBytes(ids, self._store, self._threads)
 
 
-class InstanceBytes(ApiResource):
+class InstanceBytes(TransfersResource):
     """``/transfers/chunks/ID[.ID…]``: the bytes of instances laid end to end."""
 
     def __init__(self, ids: list[str], store: IInstanceStore, threads: IThreads) -> None:
@@ -137,7 +152,7 @@ def _size_argument(request: StreamingRequest, name: str) -> int:
         raise BadParameter(f"The argument {name}={text[:40]} is not a number of bytes") from None
 
 
-class SubmitPull(ApiResource):
+class SubmitPull(TransfersResource):
     """``/transfers/pull``."""
 
     def __init__(self, jobs: JobRunner, peers: Mapping[str, Peer], threads: IThreads) -> None:
@@ -154,7 +169,7 @@ class SubmitPull(ApiResource):
         return {"ID": job.id, "Path": f"/jobs/{job.id}"}
 
 
-class SubmitSend(ApiResource):
+class SubmitSend(TransfersResource):
     """``/transfers/send``: a push, or where the peer has a ``RemoteSelf``, a pull by the peer."""
 
     def __init__(
@@ -191,7 +206,7 @@ def find_peer(peers: Mapping[str, Peer], name: str) -> Peer:
     return peer
 
 
-class ProbePeers(ApiResource):
+class ProbePeers(TransfersResource):
     """``/transfers/peers``."""
 
     def __init__(self, peers: Mapping[str, Peer], timeout: float) -> None:
@@ -213,7 +228,7 @@ class ProbePeers(ApiResource):
         return "bidirectional" if peer.settings.remote_self else "installed"
 
 
-class Pushes(ApiResource):
+class Pushes(TransfersResource):
     """``/transfers/push``, whose children are transactions."""
 
     def __init__(
@@ -235,7 +250,7 @@ class Pushes(ApiResource):
         return PushNode(path.decode("utf-8", "replace"), self._transactions, self._clock)
 
 
-class PushNode(ApiResource):
+class PushNode(TransfersResource):
     """``/transfers/push/T``, whose children are its buckets and its commit."""
 
     def __init__(self, id_: str, transactions: PushTransactions, clock: IReactorTime) -> None:
@@ -258,7 +273,7 @@ class PushNode(ApiResource):
         )
 
 
-class PushCommit(ApiResource):
+class PushCommit(TransfersResource):
     """``/transfers/push/T/commit``."""
 
     def __init__(self, id_: str, transactions: PushTransactions) -> None:
@@ -272,7 +287,7 @@ class PushCommit(ApiResource):
         return {}
 
 
-class PushBucket(ApiResource):
+class PushBucket(TransfersResource):
     """``/transfers/push/T/N``."""
 
     def __init__(
@@ -309,6 +324,10 @@ class PushBucket(ApiResource):
             await transactions.finish_bucket(self._id, sink, started)
         except WrongLength as error:
             raise WrongLength(f"Bucket {int(self._number)}: {error}") from None
+        except CancelledError:
+            raise UnknownResource(
+                f"The push transaction {self._id} was deleted while this bucket came"
+            ) from None
 
 
 def transfers_tree(parts: "SiteParts") -> Resource:
