@@ -1,0 +1,109 @@
+"""Staged bytes are verified only by a hash that was taken after they were written."""
+
+import hashlib
+import os
+import random
+import threading
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txtransfers.errors import BadDicom, StorageFailure
+from txtransfers.store.staging import Ranges, StagedFile
+from txtransfers.wire.plan import Instance
+
+DATA = random.Random(1).randbytes(5000)
+
+
+class RangesTests(SynchronousTestCase):
+    @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=30))
+    def test_as_a_set(self, pairs: list[tuple[int, int]]) -> None:
+        ranges, model = Ranges(), set()
+        for start, end in pairs:
+            ranges.add(start, end)
+            model |= set(range(start, end))
+        prefix = 0
+        while prefix in model:
+            prefix += 1
+        self.assertEqual(ranges.prefix(), prefix)
+
+
+class StagedFileTests(SynchronousTestCase):
+    def make(self, data: bytes = DATA, on_verified: Any = lambda _file, _size: "record") -> Any:
+        path = os.path.abspath(self.mktemp())
+        return StagedFile(
+            path, Instance("i", len(data), hashlib.md5(data).hexdigest()), on_verified
+        )
+
+    @settings(max_examples=200)
+    @given(
+        st.lists(
+            st.tuples(st.integers(0, len(DATA)), st.integers(0, 3000), st.booleans()), max_size=12
+        ),
+        st.booleans(),
+    )
+    def test_verified_means_that_the_file_is_right(
+        self, writes: list[tuple[int, int, bool]], whole_at_the_end: bool
+    ) -> None:
+        file = self.make()
+        for start, size, lie in writes:
+            block = DATA[start : start + size]
+            file.write(start, bytes(len(block)) if lie else block)
+        if whole_at_the_end:
+            file.write(0, DATA)
+        file.complete()
+        if whole_at_the_end:
+            self.assertTrue(file.verified)
+        if file.verified:
+            with open(file.path, "rb") as stored:
+                self.assertEqual(stored.read(), DATA)
+            self.assertEqual(file.record, "record")
+
+    def test_a_lie_after_the_truth_changes_nothing(self) -> None:
+        file = self.make()
+        file.write(0, DATA)
+        file.write(100, bytes(50))
+        self.assertTrue(file.verified)
+        with open(file.path, "rb") as stored:
+            self.assertEqual(stored.read(), DATA)
+
+    def test_the_header_is_looked_at_once_with_all_bytes(self) -> None:
+        seen = []
+        file = self.make(on_verified=lambda stream, size: seen.append((stream.read(), size)))
+        for start in range(0, len(DATA), 700):
+            file.write(start, DATA[start : start + 700])
+        self.assertEqual(seen, [(DATA, len(DATA))])
+
+    def test_bad_dicom_is_kept_for_the_commit(self) -> None:
+        def refuse(_file: Any, _size: int) -> None:
+            raise BadDicom("no")
+
+        file = self.make(on_verified=refuse)
+        file.write(0, DATA)
+        self.assertTrue(file.verified)
+        self.assertEqual(str(file.bad_dicom), "no")
+
+    def test_a_file_that_somebody_cut_is_found(self) -> None:
+        file = self.make()
+        file.write(2000, DATA[2000:])
+        os.truncate(file.path, 2500)
+        self.assertRaises(StorageFailure, file.write, 0, DATA[:2000])
+
+    def test_many_threads(self) -> None:
+        file = self.make()
+        blocks = [(start, DATA[start : start + 97]) for start in range(0, len(DATA), 97)] * 3
+        random.Random(2).shuffle(blocks)
+
+        def work(part: list[tuple[int, bytes]]) -> None:
+            for start, block in part:
+                file.write(start, block)
+
+        threads = [threading.Thread(target=work, args=(blocks[n::8],)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertTrue(file.complete())
+        self.assertTrue(file.verified)

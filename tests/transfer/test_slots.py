@@ -1,0 +1,97 @@
+"""Who may run, and when."""
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from txtransfers.transfer.slots import Slots, run_all
+
+
+class SlotsTests(SynchronousTestCase):
+    def test_the_highest_priority_first_then_the_longest_waiting(self) -> None:
+        slots, order = Slots(1), []
+        self.successResultOf(slots.acquire())
+        for name, priority in (("a", 0), ("b", 5), ("c", 0), ("d", 5)):
+            slots.acquire(priority).addCallback(lambda _r, n=name: order.append(n))
+        for _ in range(4):
+            slots.release()
+        self.assertEqual(order, ["b", "d", "a", "c"])
+
+    def test_a_cancelled_waiter_takes_no_slot(self) -> None:
+        slots = Slots(1)
+        self.successResultOf(slots.acquire())
+        waiting = slots.acquire()
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        slots.release()
+        self.assertEqual(slots.held, 0)
+        self.successResultOf(slots.acquire())
+
+    def test_resize(self) -> None:
+        slots = Slots(1)
+        self.successResultOf(slots.acquire())
+        second, third = slots.acquire(), slots.acquire()
+        slots.resize(2)
+        self.successResultOf(second)
+        slots.resize(1)
+        slots.release()
+        self.assertNoResult(third)
+        slots.release()
+        self.successResultOf(third)
+
+    def test_a_slot_is_given_back_whatever_happens(self) -> None:
+        slots = Slots(1)
+
+        async def fail() -> None:
+            async with slots.slot():
+                raise ValueError
+
+        self.failureResultOf(Deferred.fromCoroutine(fail()), ValueError)
+        self.assertEqual(slots.held, 0)
+
+
+class RunAllTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.started: list[int] = []
+        self.waiting: dict[int, Deferred[None]] = {}
+        self.cancelled: list[int] = []
+
+    def task(self, number: int) -> Any:
+        async def run() -> None:
+            self.started.append(number)
+            self.waiting[number] = Deferred()
+            try:
+                await self.waiting[number]
+            except CancelledError:
+                self.cancelled.append(number)
+                raise
+
+        return run
+
+    def run_tasks(self, count: int, at_once: int) -> "Deferred[None]":
+        return Deferred.fromCoroutine(run_all((self.task(n) for n in range(count)), at_once))
+
+    def test_no_more_than_allowed_in_order(self) -> None:
+        all_done = self.run_tasks(4, 2)
+        self.assertEqual(self.started, [0, 1])
+        self.waiting[1].callback(None)
+        self.assertEqual(self.started, [0, 1, 2])
+        for number in (0, 2, 3):
+            self.waiting[number].callback(None)
+        self.successResultOf(all_done)
+
+    def test_a_failure_ends_the_others(self) -> None:
+        all_done = self.run_tasks(9, 3)
+        self.waiting[1].errback(ValueError("x"))
+        self.failureResultOf(all_done, ValueError)
+        self.assertEqual((self.started, self.cancelled), ([0, 1, 2], [0, 2]))
+
+    def test_cancelling_ends_all(self) -> None:
+        all_done = self.run_tasks(9, 3)
+        all_done.cancel()
+        self.failureResultOf(all_done, CancelledError)
+        self.assertEqual(self.cancelled, [0, 1, 2])
+
+    def test_nothing_to_do(self) -> None:
+        self.successResultOf(self.run_tasks(0, 3))
