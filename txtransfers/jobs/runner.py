@@ -215,7 +215,10 @@ class JobRunner:
     async def _settle(self, job: Job, run: _Run, failure: Failure | None) -> None:
         """A run has ended: what that makes of the job."""
         now = self._wall_clock()
-        stopped = run.deferred is None or (failure is not None and failure.check(CancelledError))
+        if failure is None:
+            stopped = run.deferred is None  # it was not even started
+        else:
+            stopped = failure.check(CancelledError) is not None
         if not stopped and failure is None:
             self._transfers.pop(job.id, None)
             job.happens(Event.SUCCEED, now)
