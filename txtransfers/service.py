@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.error import TimeoutError as NetTimeoutError
+from twisted.internet.defer import TimeoutError as DeferTimeoutError
 from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
 
@@ -302,7 +302,7 @@ class Daemon(Service):
         )
         try:
             await waiting
-        except NetTimeoutError:
+        except DeferTimeoutError:
             log.warn("The {what} did not stop within {seconds} s", what=what, seconds=seconds)
         except Exception:
             log.failure("The {what} did not stop well", what=what)

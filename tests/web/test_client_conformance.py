@@ -259,8 +259,6 @@ class PullTests(ClientCase):
         for _exchange, sent in server.pairs:
             self.assertIn(sent.header("Accept-Encoding"), (None, "identity"), sent.path)
 
-    test_content_is_asked_for_as_it_is.todo = "treq asks for gzip"  # type: ignore[attr-defined]
-
 
 class RemoteSelfTests(ClientCase):
     """Sending in pull mode: A asks B to pull from A."""

@@ -15,9 +15,9 @@ import attrs
 from treq.client import HTTPClient
 from twisted.internet import error as net
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as DeferTimeoutError
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import (
-    IDelayedCall,
     IProtocolFactory,
     IReactorTime,
     IStreamClientEndpoint,
@@ -32,7 +32,7 @@ from twisted.web.client import (
     ResponseNeverReceived,
 )
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer, IResponse
+from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from ..config import PeerSettings
@@ -102,8 +102,8 @@ class Peer:
         self._pool.cachedConnectionTimeout = _CACHED_CONNECTION_S
         self._pool.retryAutomatically = False
         factory = _WideEndpointFactory(reactor, self.timeout)
-        self._warm = Agent.usingEndpointFactory(reactor, factory, self._pool)
-        self._fresh = Agent.usingEndpointFactory(reactor, factory)
+        self._warm = _PlainAgent(Agent.usingEndpointFactory(reactor, factory, self._pool))
+        self._fresh = _PlainAgent(Agent.usingEndpointFactory(reactor, factory))
 
     async def close(self) -> None:
         """Close the idle connections."""
@@ -161,7 +161,7 @@ class Peer:
         call.addTimeout(timeout, self._reactor)
         try:
             plugins = json.loads((await call).body)
-        except (TransfersError, net.TimeoutError, ValueError, RecursionError):
+        except (TransfersError, DeferTimeoutError, ValueError, RecursionError):
             return False
         return isinstance(plugins, list) and PLUGIN in plugins
 
@@ -350,7 +350,7 @@ class Stalled(Exception):
 
 
 class Stall:
-    """Cancels what is watched once nothing has touched it for so many seconds."""
+    """Cancels what is watched, one thing at a time, once nothing has touched it for so long."""
 
     def __init__(self, clock: IReactorTime, seconds: float) -> None:
         self._clock = clock
@@ -365,34 +365,39 @@ class Stall:
         """Wait for ``deferred``.
 
         :raises Stalled: there was no progress for too long.
-        :raises CancelledError: the wait was cancelled.
+        :raises CancelledError: the wait was cancelled, whatever Twisted makes of that.
         """
-        expired = False
-        call: IDelayedCall | None = None
+        ending: BaseException | None = None
+
+        def end(reason: BaseException) -> None:
+            nonlocal ending
+            ending = reason
+            deferred.cancel()
+
+        def settle(result: T | Failure) -> None:
+            if not outcome.called:
+                outcome.callback(result)
 
         def check() -> None:
-            nonlocal call, expired
             left = self._last + self._seconds - self._clock.seconds()
             if left > 0:
-                call = self._clock.callLater(left, check)
+                self._check = self._clock.callLater(left, check)
             else:
-                expired = True
-                deferred.cancel()
+                end(Stalled(self._seconds))
 
+        outcome: Deferred[T] = Deferred(lambda _outcome: end(CancelledError()))
+        deferred.addBoth(settle)
         self.touch()
-        call = self._clock.callLater(self._seconds, check)
+        self._check = self._clock.callLater(self._seconds, check)
         try:
-            return await deferred
-        except BaseException as error:
-            if expired:
-                raise Stalled(self._seconds) from None
-            if isinstance(_innermost(error), CancelledError):
-                # Twisted wraps it as if the peer had closed the connection.
-                raise CancelledError from None
+            return await outcome
+        except BaseException:
+            if ending is not None:
+                raise ending from None
             raise
         finally:
-            if call is not None and call.active():
-                call.cancel()
+            if self._check.active():
+                self._check.cancel()
 
 
 async def _deliver(response: IResponse, sink: Sink, stall: Stall) -> None:
@@ -437,6 +442,25 @@ class _Receiver(Protocol):
         transport: Any = self.transport
         abort = getattr(transport, "abortConnection", None) or transport.loseConnection
         abort()
+
+
+@implementer(IAgent)
+class _PlainAgent:
+    """Asks for bytes as they are: treq would ask for gzip, which is decided elsewhere here."""
+
+    def __init__(self, inner: Agent) -> None:
+        self._inner = inner
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> "Deferred[IResponse]":
+        headers = headers.copy() if headers is not None else Headers()
+        headers.removeHeader(b"Accept-Encoding")
+        return self._inner.request(method, uri, headers, bodyProducer)
 
 
 @implementer(IAgentEndpointFactory)

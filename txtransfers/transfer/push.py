@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import TimeoutError as NetTimeoutError
+from twisted.internet.defer import TimeoutError as DeferTimeoutError
 from twisted.logger import Logger
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
@@ -125,7 +125,7 @@ class Push:
         goodbye.addTimeout(_GOODBYE_S, self._parts.reactor)
         try:
             await goodbye
-        except (TransfersError, NetTimeoutError) as error:
+        except (TransfersError, DeferTimeoutError) as error:
             log.info("The abandoned transaction stays at the peer: {error}", error=error)
 
     def stoppable(self) -> bool:

@@ -1,0 +1,248 @@
+"""What goes wrong between two real daemons: said in words that help, and nothing half done."""
+
+import http.client
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from demo import dataset
+from demo.daemon import free_ports
+from tests.functional.live import PROMPT_S, LiveTestCase, ask, peer_url, study_of, wait_until
+from tests.functional.wires import Recorder, Wire
+
+MB = 2**20
+
+
+class Case(LiveTestCase):
+    def study(self, daemon: Any, megabytes: int = 12) -> tuple[dict[str, Any], Any]:
+        path = dataset.multiframe(self.folder / f"{daemon.name}.dcm", megabytes, 1)
+        uploaded = self.upload(daemon, [path])
+        return uploaded, study_of(next(iter(uploaded.values())))
+
+    def job(self, daemon: Any, job: str) -> Any:
+        return daemon.client.get(f"/jobs/{job}")
+
+    def act(self, daemon: Any, job: str, action: str) -> int:
+        return ask(daemon.port, "POST", f"/jobs/{job}/{action}", b"").status
+
+
+class AdviceTests(Case):
+    def test_a_peer_that_is_down(self) -> None:
+        (port,) = free_ports(1)
+        a = self.start("A", free_ports(1)[0], OrthancPeers={"B": [peer_url(port)]})
+        _uploaded, study = self.study(a, 1)
+        for route in ("send", "pull"):
+            self.assert_says(self.failure(a, route, study), '"B"', str(port), "refused", "running")
+
+    def test_a_wrong_remote_self(self) -> None:
+        a, b = self.pair()
+        _uploaded, study = self.study(a, 1)
+        wanted = {"Resources": study, "Compression": "none", "Peer": "A", "Originator": "other"}
+        job = b.client.post("/transfers/pull", wanted)["ID"]
+        details = self.wait_for(b, job, "Failure")["ErrorDetails"]
+        self.assert_says(details, "RemoteSelf", '"A"', "other")
+        unknown = {"B": {"Url": b.url, "RemoteSelf": "nobody"}}
+        c = self.start("C", free_ports(1)[0], OrthancPeers=unknown)
+        answer = ask(
+            c.port,
+            "POST",
+            "/transfers/send",
+            json.dumps({"Resources": study, "Compression": "none", "Peer": "B"}).encode(),
+        )
+        self.assertEqual(answer.status, 502)
+        self.assert_says(answer.json["Details"], "RemoteSelf", '"B"', "nobody")
+
+    def test_an_unknown_patient(self) -> None:
+        a, b = self.pair()
+        nobody = [{"Level": "Patient", "ID": "-".join(["00000000"] * 5)}]
+        self.assert_says(self.failure(a, "send", nobody), "patient", "00000000-00000000")
+        self.assert_says(self.failure(b, "pull", nobody, "A"), "patient", "00000000-00000000")
+
+    def test_a_wrong_password(self) -> None:
+        secret = {"AuthenticationEnabled": True, "RegisteredUsers": {"me": "right"}}
+        b = self.start("B", free_ports(1)[0], **secret)
+        a = self.start("A", free_ports(1)[0], OrthancPeers={"B": [b.url, "me", "wrong"]})
+        _uploaded, study = self.study(a, 1)
+        details = self.failure(a, "send", study)
+        self.assert_says(details, '"B"', "401", "Password")
+        self.assertNotIn("wrong", details)
+        good = self.start("C", free_ports(1)[0], OrthancPeers={"B": [b.url, "me", "right"]})
+        _uploaded, study = self.study(good, 1)
+        self.transfer(good, "send", study)
+
+
+class LinkTests(Case):
+    def test_a_cut_connection(self) -> None:
+        wire = Wire(cut_after=3 * MB)
+        a, b = self.pair(wire)
+        _uploaded, study = self.study(a)
+        self.assert_says(self.failure(a, "send", study), '"B"', "PUT", "connection")
+        wait_until(lambda: not self.staged("B"), "B has freed the space")
+        self.assert_empty(b)
+
+    def test_a_cut_connection_is_tried_again(self) -> None:
+        wire = Wire(cut_after=3 * MB, cuts=2)
+        a, b = self.pair(wire, Transfers={"MaxHttpRetries": 3, "Threads": 2})
+        uploaded, study = self.study(a)
+        self.transfer(a, "send", study)
+        self.assert_holds(b, uploaded)
+
+    def test_connections_that_are_closed_while_idle_cost_nothing(self) -> None:
+        recorder = Recorder(hang_up_after=0)
+        a, b = self.pair(recorder, Transfers={"BucketSize": 512, "Threads": 2})
+        uploaded, study = self.study(a)
+        job = self.transfer(a, "send", study)
+        self.assertEqual(job["Content"]["Retries"], 0)
+        self.assert_holds(b, uploaded)
+
+    def test_no_progress_for_too_long(self) -> None:
+        wire = Wire(hold_after=2 * MB)
+        a, b = self.pair(wire, a={"HttpTimeout": 1})
+        _uploaded, study = self.study(a)
+        self.assert_says(self.failure(a, "send", study), '"B"', "no progress for 1 s")
+        wire.release()
+        wait_until(lambda: not self.staged("B"), "B has freed the space")
+        self.assert_empty(b)
+
+    def test_slow_is_no_failure(self) -> None:
+        wire = Wire(rate=4 * MB)
+        a, b = self.pair(wire, HttpTimeout=1, Transfers={"Threads": 1})
+        uploaded, study = self.study(a)
+        self.transfer(a, "send", study)
+        self.assert_holds(b, uploaded)
+
+
+class SteeringTests(Case):
+    def held(self, **settings: Any) -> tuple[Wire, Any, Any, dict[str, Any], str]:
+        wire = Wire(hold_after=2 * MB)
+        a, b = self.pair(wire, **settings)
+        uploaded, study = self.study(a)
+        job = self.submit(a, "send", study)
+        wait_until(wire.holding.is_set, "the middle of a bucket")
+        return wire, a, b, uploaded, job
+
+    def test_pause_and_resume_in_the_middle_of_a_bucket(self) -> None:
+        wire, a, b, uploaded, job = self.held(Transfers={"BucketSize": 512, "Threads": 2})
+        self.assertEqual(self.act(a, job, "pause"), 200)
+        self.wait_for(a, job, "Paused", PROMPT_S)
+        done = self.job(a, job)["Content"]["CompletedHttpQueries"]
+        wire.release()
+        self.assertEqual(self.act(a, job, "resume"), 200)
+        ended = self.wait_for(a, job)
+        self.assertGreaterEqual(ended["Content"]["CompletedHttpQueries"], done)
+        self.assert_holds(b, uploaded)
+
+    def test_cancel_in_the_middle_of_a_bucket(self) -> None:
+        wire, a, b, uploaded, job = self.held()
+        self.assertEqual(self.act(a, job, "cancel"), 200)
+        self.assertEqual(self.wait_for(a, job, "Failure", PROMPT_S)["ErrorCode"], 37)
+        wire.release()
+        wait_until(lambda: not self.staged("B"), "B has freed the space")
+        self.assertEqual(self.act(a, job, "resubmit"), 200)
+        self.wait_for(a, job)
+        self.assert_holds(b, uploaded)
+
+    def test_a_live_push_is_never_thrown_out(self) -> None:
+        b = self.start("B", free_ports(1)[0], Transfers={"MaxPushTransactions": 2})
+        opening = {"Instances": [], "Buckets": [], "Compression": "none"}
+        first = b.client.post("/transfers/push", opening)["Path"]
+        b.client.post("/transfers/push", opening)
+        answer = ask(b.port, "POST", "/transfers/push", json.dumps(opening).encode())
+        self.assertEqual(answer.status, 503)
+        self.assertGreater(int(answer.headers["retry-after"]), 0)
+        self.assertIn("MaxPushTransactions", answer.json["Details"])
+        self.assertEqual(ask(b.port, "POST", f"{first}/commit", b"").status, 200)
+        b.client.post("/transfers/push", opening)
+
+
+class StopTests(Case):
+    def running(self) -> tuple[Wire, Any, Any, dict[str, Any], str]:
+        wire = Wire(hold_after=2 * MB)
+        a, b = self.pair(wire)
+        uploaded, study = self.study(a)
+        job = self.submit(a, "send", study)
+        wait_until(wire.holding.is_set, "the middle of a bucket")
+        return wire, a, b, uploaded, job
+
+    def sender_ends(self, how: signal.Signals) -> None:
+        wire, a, b, uploaded, job = self.running()
+        self.end(a, how)
+        wire.release()
+        self.assertEqual(b.client.get("/instances"), [])
+        if how is signal.SIGTERM:  # a sender that is killed cannot say goodbye
+            wait_until(lambda: not self.staged("B"), "B has freed the space")
+        a = self.again(a)
+        details = self.wait_for(a, job, "Failure")["ErrorDetails"]
+        self.assert_says(details, "stopped", "resubmit")
+        self.assertEqual(self.act(a, job, "resubmit"), 200)
+        self.wait_for(a, job)
+        self.assert_holds(b, uploaded)
+
+    def test_the_sender_is_stopped(self) -> None:
+        self.sender_ends(signal.SIGTERM)
+
+    def test_the_sender_is_killed(self) -> None:
+        self.sender_ends(signal.SIGKILL)
+
+    def receiver_ends(self, how: signal.Signals) -> None:
+        wire, a, b, uploaded, job = self.running()
+        self.assertNotEqual(self.staged("B"), [])
+        self.end(b, how)
+        wire.release()
+        self.wait_for(a, job, "Failure")
+        b = self.again(b)
+        self.assert_empty(b)
+        self.assertEqual(self.act(a, job, "resubmit"), 200)
+        self.wait_for(a, job)
+        self.assert_holds(b, uploaded)
+
+    def test_the_receiver_is_stopped(self) -> None:
+        self.receiver_ends(signal.SIGTERM)
+
+    def test_the_receiver_is_killed(self) -> None:
+        self.receiver_ends(signal.SIGKILL)
+
+    def test_paused_and_waiting_jobs_survive(self) -> None:
+        wire = Wire(hold_after=MB)
+        a, b = self.pair(wire, ConcurrentJobs=1)
+        uploaded, study = self.study(a)
+        paused = self.submit(a, "send", study)
+        waiting = self.submit(a, "send", study)
+        self.act(a, paused, "pause")
+        self.act(a, waiting, "pause")
+        self.end(a, signal.SIGKILL)
+        wire.release()
+        a = self.again(a)
+        for job in (paused, waiting):
+            self.assertEqual(self.job(a, job)["State"], "Paused", self.job(a, job))
+            self.assertEqual(self.act(a, job, "resume"), 200)
+        for job in (paused, waiting):
+            self.wait_for(a, job)
+        self.assert_holds(b, uploaded)
+
+
+class SlowReaderTests(Case):
+    def test_a_reader_that_stops_costs_no_memory(self) -> None:
+        a = self.start("A", free_ports(1)[0])
+        uploaded, _study = self.study(a, 64)
+        (id_,) = uploaded
+        before = memory(a.pid)
+        connections = []
+        for _ in range(6):
+            connection = http.client.HTTPConnection("127.0.0.1", a.port, timeout=60)
+            self.addCleanup(connection.close)
+            connection.request("GET", f"/transfers/chunks/{id_}")
+            connections.append(connection)
+        a.client.get("/system")
+        answers = [connection.getresponse() for connection in connections]
+        self.assertLess(memory(a.pid) - before, 60 * MB)
+        for answer in answers:
+            self.assertEqual(answer.read(), uploaded[id_]["File"].read_bytes())
+
+
+def memory(pid: int) -> int:
+    """Bytes of a process that are in memory."""
+    fields = Path(f"/proc/{pid}/statm").read_text().split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
