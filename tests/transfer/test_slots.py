@@ -93,5 +93,24 @@ class RunAllTests(SynchronousTestCase):
         self.failureResultOf(all_done, CancelledError)
         self.assertEqual(self.cancelled, [0, 1, 2])
 
+    def test_a_task_that_makes_another_fail_while_it_is_at_work(self) -> None:
+        """The first, ending, gives its slot to one that fails on the spot."""
+        slots, ended = Slots(1), []
+        held: Deferred[None] = Deferred()
+
+        async def first() -> None:
+            async with slots.slot():
+                await held
+            ended.append("first")
+
+        async def second() -> None:
+            async with slots.slot():
+                raise ValueError
+
+        all_done = Deferred.fromCoroutine(run_all([first, second, first], 2))
+        held.callback(None)
+        self.failureResultOf(all_done, ValueError)
+        self.assertEqual(ended, ["first"])
+
     def test_nothing_to_do(self) -> None:
         self.successResultOf(self.run_tasks(0, 3))

@@ -77,6 +77,13 @@ class ProducerTests(SynchronousTestCase):
         self.producer.resumeProducing()
         self.assertEqual(self.transport.value(), b"")
 
+    def test_stopped_by_a_write(self) -> None:
+        """A consumer that has enough says so while it is being written to."""
+        self.transport.write = lambda _data: self.producer.stopProducing()  # type: ignore[assignment]
+        self.give(b"ab")
+        self.failureResultOf(self.done, CancelledError)
+        self.assertTrue(self.slices.closed)
+
 
 class RequestBodyTests(SynchronousTestCase):
     def test_bytes(self) -> None:

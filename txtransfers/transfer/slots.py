@@ -5,7 +5,8 @@
 that waits longest.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+import inspect
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from heapq import heappop, heappush
 from itertools import count
@@ -72,26 +73,25 @@ async def run_all(tasks: Iterable[Callable[[], Coroutine[Any, Any, None]]], at_o
     cancels all likewise.
     """
     queue = iter(tasks)
+    ending = False
 
     async def worker() -> None:
         for task in queue:
+            if ending:
+                return
             await task()
 
-    workers = [Deferred.fromCoroutine(worker()) for _ in range(at_once)]
+    coroutines = [worker() for _ in range(at_once)]
+    workers = [Deferred.fromCoroutine(coroutine) for coroutine in coroutines]
     try:
         await DeferredList(workers, fireOnOneErrback=True, consumeErrors=True)
-    except FirstError as error:
-        failure = error.subFailure
-        await settle(workers)
-        failure.raiseException()
-    except BaseException:
-        await settle(workers)
+    except BaseException as error:
+        ending = True
+        for coroutine, deferred in zip(coroutines, workers, strict=True):
+            # One that is at work at this moment, and made another fail, ends by itself.
+            if inspect.getcoroutinestate(coroutine) != inspect.CORO_RUNNING:
+                deferred.cancel()
+        await DeferredList(workers, consumeErrors=True)
+        if isinstance(error, FirstError):
+            error.subFailure.raiseException()
         raise
-
-
-def settle(running: Iterable["Deferred[Any]"]) -> Awaitable[Any]:
-    """Cancel what runs, and wait until it has ended, well or not."""
-    running = list(running)
-    for deferred in running:
-        deferred.cancel()
-    return DeferredList(running, consumeErrors=True)

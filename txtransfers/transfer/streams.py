@@ -117,6 +117,7 @@ class SliceProducer:
         self._source = source
         self._resumed: Deferred[None] | None = None
         self._stopped = False
+        self._writing = False
         self._running: Deferred[None] | None = None
 
     def start(self, consumer: IConsumer, on_slice: Callable[[int], None]) -> "Deferred[None]":
@@ -134,14 +135,22 @@ class SliceProducer:
                 upcoming = Deferred.fromCoroutine(self._source.read())
                 if self._resumed is not None:
                     await self._resumed
+                if not self._stopped:
+                    self._write(consumer, data)
+                    on_slice(len(data))
                 if self._stopped:
                     raise CancelledError
-                consumer.write(data)
-                on_slice(len(data))
         finally:
             upcoming.addErrback(lambda _failure: None)
             upcoming.cancel()
             self._source.close()
+
+    def _write(self, consumer: IConsumer, data: bytes) -> None:
+        self._writing = True
+        try:
+            consumer.write(data)
+        finally:
+            self._writing = False
 
     def pauseProducing(self) -> None:
         """See :class:`IPushProducer`."""
@@ -157,7 +166,7 @@ class SliceProducer:
     def stopProducing(self) -> None:
         """See :class:`IPushProducer`: the consumer has no use for more."""
         self._stopped = True
-        if self._running is not None:
+        if self._running is not None and not self._writing:
             self._running.cancel()
 
 

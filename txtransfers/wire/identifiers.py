@@ -15,7 +15,7 @@ _GROUP = 8
 
 @attrs.frozen
 class DicomIdentifiers:
-    """The four identifiers of one instance, decoded and stripped of padding.
+    """The four identifiers of one instance, decoded and without the padding at their ends.
 
     :ivar patient_id: PatientID (0010,0020); empty where the file has none.
     """
@@ -42,8 +42,8 @@ def is_identifier(text: str) -> bool:
 
 
 def strip_padding(text: str) -> str:
-    """Remove the padding (spaces, NUL) at both ends of a DICOM value."""
-    return text.strip(_PADDING)
+    """Remove the padding (spaces, NUL) at the end of a DICOM value; Orthanc keeps leading ones."""
+    return text.rstrip(_PADDING)
 
 
 def hash_identifiers(dicom: DicomIdentifiers) -> ResourceIdentifiers:

@@ -1,0 +1,149 @@
+"""Debian's real Orthanc as oracle, and as a peer that has no accelerator."""
+
+import json
+import os
+import subprocess
+from typing import Any
+
+from demo import dataset
+from demo.daemon import free_ports
+from tests.dicom_files import make
+from tests.functional.live import LiveTestCase, ask, has_ended, peer_url, study_of, wait_until
+from tests.real_parts import need
+
+START_S = 30.0
+TYPES = {
+    "/system": {"Name", "Version", "HttpPort", "PluginsEnabled", "ApiVersion"},
+    "/statistics": {"CountInstances", "TotalDiskSize", "TotalDiskSizeMB"},
+}
+
+
+class OrthancTests(LiveTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        program = need(self, "Orthanc")
+        port, dicom = free_ports(2)
+        settings = {
+            "Name": "Oracle",
+            "HttpPort": port,
+            "DicomPort": dicom,
+            "StorageDirectory": str(self.folder / "orthanc"),
+            "RemoteAccessAllowed": False,
+            "AuthenticationEnabled": False,
+            "Plugins": [],
+        }
+        path = self.folder / "orthanc.json"
+        path.write_text(json.dumps(settings))
+        with (self.folder / "orthanc.log").open("wb") as log:
+            process = subprocess.Popen(
+                [program, path], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        self.addCleanup(self.end_process, process)
+        self.oracle = port
+
+        def answers() -> bool:
+            try:
+                return self.ask_oracle("GET", "/system").status == 200
+            except OSError:
+                return False
+
+        wait_until(answers, "Orthanc answers", START_S)
+        peers = {"orthanc": [peer_url(port)]}
+        self.ours = self.start("A", free_ports(1)[0], OrthancPeers=peers)
+
+    def end_process(self, process: "subprocess.Popen[bytes]") -> None:
+        process.terminate()
+        process.wait(START_S)
+        self.assertTrue(has_ended(process.pid))
+
+    def ask_oracle(self, method: str, path: str, body: Any = None) -> Any:
+        return ask(self.oracle, method, path, body)
+
+    def ask_ours(self, method: str, path: str, body: Any = None) -> Any:
+        return ask(self.ours.port, method, path, body)
+
+    def both(self, method: str, path: str, body: Any = None) -> tuple[Any, Any]:
+        return self.ask_ours(method, path, body), self.ask_oracle(method, path, body)
+
+    def test_the_same_identifiers_and_sums(self) -> None:
+        files = [path.read_bytes() for path in dataset.shipped(60)]
+        files += [
+            make(91, patient="Müller", SpecificCharacterSet="ISO_IR 100"),
+            make(92, study=2, patient="Ŝtefan", SpecificCharacterSet="ISO_IR 192"),
+            make(93, study=3, patient="  padded "),
+            make(94, study=4, patient=""),
+        ]
+        compared = 0
+        for data in files:
+            ours, theirs = self.both("POST", "/instances", data)
+            if theirs.status != 200:
+                continue
+            compared += 1
+            for name in ("ID", "ParentPatient", "ParentStudy", "ParentSeries", "Path"):
+                self.assertEqual(ours.json[name], theirs.json[name])
+            for aspect in ("size", "md5"):
+                path = f"{theirs.json['Path']}/attachments/dicom/{aspect}"
+                ours_is, theirs_is = self.both("GET", path)
+                self.assertEqual(ours_is.body, theirs_is.body, path)
+            ours_file, theirs_file = self.both("GET", f"{theirs.json['Path']}/file")
+            self.assertEqual(ours_file.body, theirs_file.body)
+        self.assertGreater(compared, 50)
+        for level in ("patients", "studies", "series", "instances"):
+            ours_ids, theirs_ids = self.both("GET", f"/{level}")
+            self.assertEqual(sorted(ours_ids.json), sorted(theirs_ids.json))
+
+    def test_the_same_members(self) -> None:
+        data = make(1, AccessionNumber="ACC1", StudyDescription="Head")
+        stored = self.both("POST", "/instances", data)[1].json
+        study, patient = stored["ParentStudy"], stored["ParentPatient"]
+        find = json.dumps({"Level": "Study", "Query": {"AccessionNumber": "ACC*"}}).encode()
+        for method, path, body in (
+            ("GET", f"/patients/{patient}", None),
+            ("GET", f"/studies/{study}", None),
+            ("GET", f"/series/{stored['ParentSeries']}", None),
+            ("GET", stored["Path"], None),
+            ("GET", f"/studies/{study}/statistics", None),
+            ("GET", f"/patients/{patient}/instances", None),
+            ("GET", "/changes?limit=3", None),
+            ("POST", "/tools/find", find),
+            ("POST", "/tools/lookup", b"ACC1"),
+            ("POST", "/tools/lookup", b"P1"),
+            ("GET", "/system", None),
+            ("GET", "/statistics", None),
+        ):
+            ours, theirs = self.both(method, path, body)
+            self.assertEqual((ours.status, theirs.status), (200, 200), path)
+            self.same_shape(path, ours.json, theirs.json)
+
+    def same_shape(self, path: str, ours: Any, theirs: Any) -> None:
+        """What both have is of the same type; what clients rely on, both have."""
+        self.assertIs(type(ours), type(theirs), path)
+        if isinstance(theirs, dict):
+            for name in TYPES.get(path, set(theirs) - {"ModifiedFrom", "AnonymizedFrom"}):
+                if path.startswith("/system") or name in ours:
+                    self.same_shape(f"{path}.{name}", ours[name], theirs[name])
+        elif isinstance(theirs, list) and theirs:
+            self.assertTrue(ours, path)
+            self.same_shape(f"{path}[]", ours[0], theirs[0])
+
+    def test_the_same_refusals(self) -> None:
+        nobody = "-".join(["00000000"] * 5)
+        for method, path, body in (
+            ("GET", f"/patients/{nobody}", None),
+            ("GET", f"/instances/{nobody}/file", None),
+            ("DELETE", f"/studies/{nobody}", None),
+            ("POST", "/instances", b"hello"),
+            ("GET", "/jobs/nothing", None),
+        ):
+            ours, theirs = self.both(method, path, body)
+            self.assertEqual(ours.status, theirs.status, path)
+
+    def test_as_a_peer_without_the_accelerator(self) -> None:
+        uploaded = self.upload(self.ours, dataset.shipped(1))
+        study = study_of(next(iter(uploaded.values())))
+        for route in ("send", "pull"):
+            details = self.failure(self.ours, route, study, "orthanc")
+            self.assert_says(details, '"orthanc"', str(self.oracle), "accelerator")
+        self.assertEqual(self.ours.client.get("/transfers/peers"), {"orthanc": "disabled"})
+        self.assertEqual(self.ask_oracle("GET", "/instances").json, [])
+        self.assertTrue(os.path.exists(self.store_of("A")))

@@ -1,0 +1,126 @@
+"""Real nginx and haproxy between two daemons, with the settings that the samples have."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from demo import dataset
+from demo.daemon import free_ports
+from tests.functional.live import HOST, LiveTestCase, ask, peer_url, study_of, wait_until
+from tests.real_parts import need
+
+NGINX = """
+daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
+events {{ worker_connections 256; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+    upstream txtransfers {{ server {host}:{target}; keepalive 16; }}
+    server {{
+        listen {host}:{port};
+        location / {{
+            proxy_pass http://txtransfers; proxy_http_version 1.1; proxy_set_header Connection "";
+            client_max_body_size 0; proxy_request_buffering off; proxy_buffering off;
+        }}
+    }}
+    server {{ listen {host}:{welcome}; root /nowhere; location / {{ return 200 "<h1>Welcome</h1>";
+        default_type text/html; }} }}
+}}
+"""
+
+HAPROXY = """
+defaults
+    mode http
+    timeout connect 10s
+    timeout client 60s
+    timeout server 660s
+    http-reuse safe
+frontend in
+    bind {host}:{port}
+    default_backend txtransfers
+backend txtransfers
+    cookie SRV insert indirect nocache
+    server daemon {host}:{target} cookie one
+"""
+
+
+class ProxyCase(LiveTestCase):
+    def run_proxy(self, command: list[Any], port: int) -> None:
+        log = (self.folder / "proxy.log").open("wb")
+        self.addCleanup(log.close)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.addCleanup(process.wait, 10)
+        self.addCleanup(process.terminate)
+
+        def answers() -> bool:
+            self.assertIsNone(process.poll(), (self.folder / "proxy.log").read_text())
+            try:
+                return ask(port, "GET", "/plugins").status > 0
+            except OSError:
+                return False
+
+        wait_until(answers, "the proxy answers")
+
+    def move(self, port: int, target: int) -> None:
+        """Push through the proxy, and pull through it, in each compression."""
+        a, b = self.start("A", free_ports(1)[0], OrthancPeers={"B": [peer_url(port)]}), None
+        b = self.start("B", target)
+        path = dataset.multiframe(self.folder / "large.dcm", 20, 1)
+        uploaded = self.upload(a, [path, *dataset.shipped(3)])
+        patients = [{"Level": "Patient", "ID": p} for p in a.client.get("/patients")]
+        study = study_of(next(iter(uploaded.values())))
+        for compression in ("none", "gzip"):
+            self.transfer(a, "send", patients, Compression=compression)
+            self.assert_holds(b, uploaded)
+            a.client.request("DELETE", f"/studies/{study[0]['ID']}")
+            self.transfer(a, "pull", study, Compression=compression)
+            self.assert_holds(a, uploaded)
+            for patient in patients:
+                b.client.request("DELETE", f"/patients/{patient['ID']}")
+
+
+class NginxTests(ProxyCase):
+    def nginx(self, target: int) -> tuple[int, int]:
+        program = need(self, "nginx")
+        port, welcome = free_ports(2)
+        folder = self.folder / "nginx"
+        folder.mkdir()
+        path = folder / "nginx.conf"
+        path.write_text(
+            NGINX.format(folder=folder, host=HOST, port=port, target=target, welcome=welcome)
+        )
+        self.run_proxy([program, "-c", path, "-p", folder], welcome)
+        return port, welcome
+
+    def test_between_two_daemons(self) -> None:
+        (target,) = free_ports(1)
+        port, _welcome = self.nginx(target)
+        self.move(port, target)
+
+    def test_a_web_server_is_no_peer(self) -> None:
+        _port, welcome = self.nginx(free_ports(1)[0])
+        a = self.start("A", free_ports(1)[0], OrthancPeers={"web": [peer_url(welcome)]})
+        uploaded = self.upload(a, dataset.shipped(1))
+        study = study_of(next(iter(uploaded.values())))
+        for route in ("send", "pull"):
+            details = self.failure(a, route, study, "web")
+            self.assert_says(details, '"web"', str(welcome), "a web page", "GET /plugins")
+        self.assertEqual(a.client.get("/transfers/peers"), {"web": "disabled"})
+
+    def test_a_gateway_without_a_daemon(self) -> None:
+        port, _welcome = self.nginx(free_ports(1)[0])
+        a = self.start("A", free_ports(1)[0], OrthancPeers={"B": [peer_url(port)]})
+        uploaded = self.upload(a, dataset.shipped(1))
+        details = self.failure(a, "send", study_of(next(iter(uploaded.values()))))
+        self.assert_says(details, '"B"', "502")
+
+
+class HaproxyTests(ProxyCase):
+    def test_between_two_daemons_with_sticky_sessions(self) -> None:
+        program = need(self, "haproxy")
+        port, target = free_ports(2)
+        path = Path(self.folder / "haproxy.cfg")
+        path.write_text(HAPROXY.format(host=HOST, port=port, target=target))
+        self.run_proxy([program, "-f", path], port)
+        self.move(port, target)
