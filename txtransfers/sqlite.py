@@ -33,6 +33,7 @@ class Database:
 
         :raises StorageFailure: it cannot be opened, or a newer release made it.
         """
+        self._local = threading.local()
         try:
             self._writer = self._connect()
             self._migrate(self._writer)

@@ -198,6 +198,36 @@ class RestartTests(SynchronousTestCase):
         error = self.assertRaises(StorageFailure, store.start)
         self.assertIn("newer release", str(error))
 
+    def test_files_without_an_index_are_not_touched(self) -> None:
+        folder = os.path.abspath(self.mktemp())
+        store = EmbeddedStore(folder, SynchronousThreads())
+        store.start()
+        upload: Any = EmbeddedArchive(store).upload()
+        self.successResultOf(upload.write(make()))
+        self.successResultOf(upload.finish())
+        store.stop()
+        for name in os.listdir(folder):
+            if name.startswith("index.sqlite"):
+                os.unlink(os.path.join(folder, name))
+        error = self.assertRaises(StorageFailure, store.start)
+        self.assertIn("backup", str(error))
+        (kept,) = os.listdir(os.path.join(folder, "instances"))
+        self.assertEqual(os.listdir(os.path.join(folder, "instances", kept)), ["1.dcm"])
+
+    def test_folders_that_an_old_index_does_not_know_are_put_aside(self) -> None:
+        folder = os.path.abspath(self.mktemp())
+        store = EmbeddedStore(folder, SynchronousThreads())
+        store.start()
+        store.stop()
+        os.makedirs(os.path.join(folder, "instances", "later"))
+        with open(os.path.join(folder, "instances", "later", "1.dcm"), "wb") as file:
+            file.write(make())
+        os.makedirs(os.path.join(folder, "instances", "empty"))
+        store.start()
+        self.addCleanup(store.stop)
+        self.assertEqual(os.listdir(os.path.join(folder, "instances")), [])
+        self.assertEqual(os.listdir(os.path.join(folder, "unknown", "later")), ["1.dcm"])
+
     def test_unknown(self) -> None:
         store = EmbeddedStore(os.path.abspath(self.mktemp()), SynchronousThreads())
         store.start()

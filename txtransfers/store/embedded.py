@@ -30,6 +30,7 @@ from .staging import StagedFile, disk_error
 
 INDEX_FILE = "index.sqlite"
 INSTANCES = "instances"
+UNKNOWN = "unknown"
 
 FREE_RESERVE = 64 * 2**20
 """Bytes of the disk that are left free."""
@@ -64,12 +65,20 @@ class EmbeddedStore:
     def start(self) -> None:
         """Open the index; remove what a crash left half done.
 
-        :raises StorageFailure: the folder cannot be made or written.
+        :raises StorageFailure: the folder cannot be made or written, or its index is missing.
         """
         try:
-            os.makedirs(os.path.join(self.folder, INSTANCES), exist_ok=True)
+            os.makedirs(self.path(""), exist_ok=True)
+            lost = not os.path.exists(os.path.join(self.folder, INDEX_FILE)) and os.listdir(
+                self.path("")
+            )
         except OSError as error:
             raise disk_error(error, self.folder) from error
+        if lost:
+            raise errors.StorageFailure(
+                f"{self.folder} has files of instances, but no {INDEX_FILE} that names them:"
+                f" bring it back from a backup, or move {self.path('')} away to start anew"
+            )
         self.database.open()
         removed = self._remove_orphans()
         if removed:
@@ -102,8 +111,23 @@ class EmbeddedStore:
                     removed += 1
             self.database.write(lambda db, n=number: index.close_folder(db, n))  # type: ignore[misc]
         for name in set(os.listdir(self.path(""))) - self._folders():
-            shutil.rmtree(self.path(name))
+            self._put_aside(name)
         return removed
+
+    def _put_aside(self, name: str) -> None:
+        """Of a folder that the index does not know: empty after a crash, else the index is old."""
+        if not os.listdir(self.path(name)):
+            os.rmdir(self.path(name))
+            return
+        unknown = os.path.join(self.folder, UNKNOWN)
+        os.makedirs(unknown, exist_ok=True)
+        os.rename(self.path(name), os.path.join(unknown, name))
+        log.warn(
+            "The index does not know the folder {name}: its files are in {unknown} now; upload"
+            " them again if they are missed, and delete them",
+            name=name,
+            unknown=unknown,
+        )
 
     def _folders(self) -> set[str]:
         return self.database.read(
