@@ -62,6 +62,8 @@ class ProducerTests(SynchronousTestCase):
         self.assertEqual((len(self.slices.asked), self.transport.value()), (2, b""))
         self.producer.resumeProducing()
         self.assertEqual(self.transport.value(), b"abcd")
+        self.give(b"")
+        self.successResultOf(self.done)
 
     def test_the_error_of_reading(self) -> None:
         self.slices.asked[0].errback(ValueError())

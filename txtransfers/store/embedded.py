@@ -239,8 +239,8 @@ class EmbeddedStore:
     def promise_over(self, incoming: object, written: int | None = None) -> None:
         """Bytes were written (they show in the disk's free space), or the reception ended."""
         with self._promises:
-            left = self._promised.pop(incoming, 0)
-            if written is not None:
+            left = self._promised.pop(incoming, None)
+            if left is not None and written is not None:
                 self._promised[incoming] = max(0, left - written)
 
 

@@ -16,24 +16,15 @@ from treq.client import HTTPClient
 from twisted.internet import error as net
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferTimeoutError
-from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.interfaces import (
-    IProtocolFactory,
-    IReactorTime,
-    IStreamClientEndpoint,
-)
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.python.failure import Failure
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.client import (
     Agent,
     HTTPConnectionPool,
     RequestTransmissionFailed,
-    ResponseDone,
     ResponseNeverReceived,
 )
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
-from zope.interface import implementer
+from twisted.web.iweb import IBodyProducer
 
 from ..config import PeerSettings
 from ..errors import (
@@ -44,8 +35,8 @@ from ..errors import (
 )
 from ..wire import messages
 from ..wire.messages import LookupAnswer, Resource, TransferRequest
-from ..wire.plan import Instance, Plan
-from .streams import Sink, collecting_sink, widen
+from .client import PlainAgent, Stall, Stalled, WideEndpointFactory, deliver, innermost
+from .streams import Sink, collecting_sink
 
 T = TypeVar("T")
 
@@ -101,9 +92,9 @@ class Peer:
         self._pool.maxPersistentPerHost = connections
         self._pool.cachedConnectionTimeout = _CACHED_CONNECTION_S
         self._pool.retryAutomatically = False
-        factory = _WideEndpointFactory(reactor, self.timeout)
-        self._warm = _PlainAgent(Agent.usingEndpointFactory(reactor, factory, self._pool))
-        self._fresh = _PlainAgent(Agent.usingEndpointFactory(reactor, factory))
+        factory = WideEndpointFactory(reactor, self.timeout)
+        self._warm = PlainAgent(Agent.usingEndpointFactory(reactor, factory, self._pool))
+        self._fresh = PlainAgent(Agent.usingEndpointFactory(reactor, factory))
 
     async def close(self) -> None:
         """Close the idle connections."""
@@ -117,16 +108,12 @@ class Peer:
         answer = await self._call(session, "POST", "/transfers/lookup", body)
         return self._parse(answer, messages.parse_lookup_answer, "/transfers/lookup")
 
-    async def open_push(
-        self,
-        instances: Sequence[Instance],
-        plan: Plan,
-        compression: messages.Compression,
-        session: "Session",
-    ) -> str:
-        """Open a push transaction; gives the path of the transaction at the peer."""
-        body = constant(messages.push_json(instances, plan, compression))
-        answer = await self._call(session, "POST", "/transfers/push", body)
+    async def open_push(self, opening: bytes, session: "Session") -> str:
+        """Open a push transaction; gives the path of the transaction at the peer.
+
+        :param opening: see :func:`.messages.push_json`.
+        """
+        answer = await self._call(session, "POST", "/transfers/push", constant(opening))
         return self._opened(answer, "/transfers/push")[1]
 
     async def put_bucket(self, path: str, number: int, body: Body, session: "Session") -> None:
@@ -243,11 +230,11 @@ class Peer:
         )
         content_type = _first(response.headers.getRawHeaders("Content-Type"))
         if response.code == 200 and sink is not None:
-            await _deliver(response, sink, stall)
+            await deliver(response, sink, stall)
             return Answer(200, b"", content_type)
         limit = messages.MAX_MESSAGE_SIZE if response.code == 200 else _ERROR_SIZE
         collector, parts = collecting_sink(limit)
-        await _deliver(response, collector, stall)
+        await deliver(response, collector, stall)
         answer = Answer(response.code, b"".join(parts), content_type)
         if answer.status != 200:
             self._refuse(
@@ -302,7 +289,7 @@ class Peer:
         if isinstance(error, TransfersError | CancelledError):
             raise error
         what = f"{method} {_shorten(path)}"
-        inner = _innermost(error)
+        inner = innermost(error)
         if isinstance(inner, TransfersError):
             raise inner from error
         if isinstance(inner, Stalled):
@@ -339,165 +326,6 @@ _NOT_FOUND = {
     "/transfers/pull": "It knows no peer of the name that RemoteSelf gives",
 }
 _PATH = re.compile(r"/[!-~]*\Z", re.ASCII)
-
-
-class Stalled(Exception):
-    """No progress for :ivar seconds:."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"no progress for {seconds:g} s")
-        self.seconds = seconds
-
-
-class Stall:
-    """Cancels what is watched, one thing at a time, once nothing has touched it for so long."""
-
-    def __init__(self, clock: IReactorTime, seconds: float) -> None:
-        self._clock = clock
-        self._seconds = seconds
-        self._last = clock.seconds()
-
-    def touch(self) -> None:
-        """There was progress."""
-        self._last = self._clock.seconds()
-
-    async def watch(self, deferred: "Deferred[T]") -> T:
-        """Wait for ``deferred``.
-
-        :raises Stalled: there was no progress for too long.
-        :raises CancelledError: the wait was cancelled, whatever Twisted makes of that.
-        """
-        ending: BaseException | None = None
-
-        def end(reason: BaseException) -> None:
-            nonlocal ending
-            ending = reason
-            deferred.cancel()
-
-        def settle(result: T | Failure) -> None:
-            if not outcome.called:
-                outcome.callback(result)
-
-        def check() -> None:
-            left = self._last + self._seconds - self._clock.seconds()
-            if left > 0:
-                self._check = self._clock.callLater(left, check)
-            else:
-                end(Stalled(self._seconds))
-
-        outcome: Deferred[T] = Deferred(lambda _outcome: end(CancelledError()))
-        deferred.addBoth(settle)
-        self.touch()
-        self._check = self._clock.callLater(self._seconds, check)
-        try:
-            return await outcome
-        except BaseException:
-            if ending is not None:
-                raise ending from None
-            raise
-        finally:
-            if self._check.active():
-                self._check.cancel()
-
-
-async def _deliver(response: IResponse, sink: Sink, stall: Stall) -> None:
-    """The body of ``response`` into ``sink``, until the sink has it all."""
-    receiver = _Receiver(sink, stall)
-    response.deliverBody(receiver)
-    try:
-        await stall.watch(receiver.finished)
-        await sink.finish()
-    except BaseException:
-        sink.abort()
-        await sink.idle()
-        raise
-
-
-class _Receiver(Protocol):
-    """Hands a response's body to a sink, and its backpressure to the transport."""
-
-    def __init__(self, sink: Sink, stall: Stall) -> None:
-        self._sink = sink
-        self._stall = stall
-        self.finished: Deferred[None] = Deferred(lambda _d: self._abort())
-
-    def connectionMade(self) -> None:
-        self._sink.attach(self.transport)  # type: ignore[arg-type]
-
-    def dataReceived(self, data: bytes) -> None:
-        self._stall.touch()
-        self._sink.write(data)
-        if self._sink.failed:
-            self._abort()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.finished.called:
-            return
-        if reason.check(ResponseDone) or self._sink.failed:
-            self.finished.callback(None)  # the sink's own failure shows when it is finished
-        else:
-            self.finished.errback(reason)
-
-    def _abort(self) -> None:
-        transport: Any = self.transport
-        abort = getattr(transport, "abortConnection", None) or transport.loseConnection
-        abort()
-
-
-@implementer(IAgent)
-class _PlainAgent:
-    """Asks for bytes as they are: treq would ask for gzip, which is decided elsewhere here."""
-
-    def __init__(self, inner: Agent) -> None:
-        self._inner = inner
-
-    def request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None = None,
-        bodyProducer: IBodyProducer | None = None,
-    ) -> "Deferred[IResponse]":
-        headers = headers.copy() if headers is not None else Headers()
-        headers.removeHeader(b"Accept-Encoding")
-        return self._inner.request(method, uri, headers, bodyProducer)
-
-
-@implementer(IAgentEndpointFactory)
-class _WideEndpointFactory:
-    """Plain TCP, whose transports move more bytes at a time than Twisted's do."""
-
-    def __init__(self, reactor: Any, timeout: float) -> None:
-        self._reactor = reactor
-        self._timeout = timeout
-
-    def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:
-        return _WideEndpoint(
-            HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=self._timeout)
-        )
-
-
-@implementer(IStreamClientEndpoint)
-class _WideEndpoint:
-    def __init__(self, inner: IStreamClientEndpoint) -> None:
-        self._inner = inner
-
-    def connect(self, protocolFactory: IProtocolFactory) -> "Deferred[Any]":
-        protocolFactory.noisy = False  # type: ignore[attr-defined]
-
-        def connected(protocol: Any) -> Any:
-            widen(protocol.transport)
-            return protocol
-
-        return self._inner.connect(protocolFactory).addCallback(connected)
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """The reason inside Twisted's wrappers; our own error, where one of the reasons is one."""
-    while reasons := [failure.value for failure in getattr(error, "reasons", ())]:
-        own = [reason for reason in reasons if isinstance(reason, TransfersError)]
-        error = (own or reasons)[0]
-    return error
 
 
 def _is_json(answer: Answer) -> bool:

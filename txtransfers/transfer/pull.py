@@ -63,8 +63,11 @@ class Pull:
                 " must be the name that it has in the OrthancPeers here"
             )
         self._check(answer.instances)
-        self._plan = plan_buckets(
-            answer.instances, self._parts.limits.bucket_size, len(self._peer.base_url)
+        self._plan = await self._parts.threads.run(
+            plan_buckets,
+            answer.instances,
+            self._parts.limits.bucket_size,
+            len(self._peer.base_url),
         )
         self._done.clear()
         progress.planned(answer.instances, self._plan)

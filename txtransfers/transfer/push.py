@@ -9,8 +9,8 @@ from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
 from ..errors import PeerRefused, TransfersError
-from ..wire.messages import Compression, TransferRequest, new_transfer_id
-from ..wire.plan import Bucket, Instance, Plan, bucket_size, plan_buckets
+from ..wire.messages import Compression, TransferRequest, new_transfer_id, push_json
+from ..wire.plan import Bucket, Plan, bucket_size, plan_buckets
 from .parts import ITransfer, Parts
 from .peers import Body, Peer
 from .progress import Progress
@@ -32,7 +32,6 @@ class Push:
         self._peer = peer
         self._request = request
         self._session = peer.session(request.sender_transfer_id or new_transfer_id())
-        self._instances: tuple[Instance, ...] = ()
         self._plan: Plan = ()
         self._path: str | None = None
         self._done: set[int] = set()
@@ -51,15 +50,15 @@ class Push:
         self._path = None
 
     async def _open(self, progress: Progress) -> None:
-        self._instances = await self._parts.store.lookup(self._request.resources)
-        self._plan = plan_buckets(self._instances, self._parts.limits.bucket_size)
+        parts, request = self._parts, self._request
+        instances = await parts.store.lookup(request.resources)
+        size = parts.limits.bucket_size
+        self._plan = await parts.threads.run(plan_buckets, instances, size)
         self._done.clear()
-        progress.planned(self._instances, self._plan)
-        self._path = await self._parts.retrying(
-            progress,
-            lambda: self._peer.open_push(
-                self._instances, self._plan, self._request.compression, self._session
-            ),
+        progress.planned(instances, self._plan)
+        opening = await parts.threads.run(push_json, instances, self._plan, request.compression)
+        self._path = await parts.retrying(
+            progress, lambda: self._peer.open_push(opening, self._session)
         )
 
     async def _send(self, number: int, progress: Progress) -> None:

@@ -3,33 +3,19 @@
 from collections.abc import Sequence
 from typing import Any
 
-import attrs
-from isal import isal_zlib
 from twisted.internet.defer import gatherResults
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from ..errors import BadCompression, BadParameter, UnknownResource
-from ..store.interfaces import (
-    ArchiveStatistics,
-    IArchive,
-    IInstanceStore,
-    IUpload,
-    ResourceDetails,
-    StoredInstance,
-)
-from ..threads import IThreads
-from ..transfer.streams import BucketReader, Sink
+from ..errors import BadParameter, UnknownResource
+from ..store.interfaces import ArchiveStatistics, IArchive, ResourceDetails
 from ..wire import messages
-from ..wire.codecs import GZIP_ERROR
-from ..wire.messages import Compression, Level
-from ..wire.plan import Chunk
-from .resource import ApiResource, NotFound, Reply, argument, read_body, stream
+from ..wire.messages import Level
+from .instances import ArchiveParts, Attachments, InstanceFile, Tags, take_upload
+from .resource import ApiResource, NotFound, argument, read_body
 from .server import StreamingRequest
 
 _MB = 2**20
-_INFLATED_SLICE = 2**20
-_GZIP = 16 + 15
 _DEFAULT_LIMIT = 100
 _LEVEL_NAMES = {
     "patients": Level.PATIENT,
@@ -40,15 +26,6 @@ _LEVEL_NAMES = {
 _PLURALS = {level: name for name, level in _LEVEL_NAMES.items()}
 _ORDER = list(_LEVEL_NAMES.values())
 _CHILDREN = {Level.PATIENT: "Studies", Level.STUDY: "Series", Level.SERIES: "Instances"}
-
-
-@attrs.frozen
-class ArchiveParts:
-    """What the resources of an archive share."""
-
-    archive: IArchive
-    store: IInstanceStore
-    threads: IThreads
 
 
 def path_of(level: Level, id_: str) -> str:
@@ -122,64 +99,7 @@ class Instances(LevelNode):
 
     async def post(self, request: StreamingRequest) -> Any:
         """Store a DICOM file, or a ZIP archive of them; the body may be gzipped."""
-        upload = self._parts.archive.upload()
-        sink = _upload_sink(self._parts.threads, upload, _is_gzipped(request))
-        try:
-            await request.body.into(sink)
-            await sink.finish()
-            zipped, stored = await upload.finish()
-        finally:
-            sink.abort()
-            await sink.idle()
-            await upload.discard()
-        answers = [_stored_json(instance) for instance in stored]
-        return answers if zipped else answers[0]
-
-
-def _is_gzipped(request: StreamingRequest) -> bool:
-    encoding = request.getHeader("Content-Encoding") or "identity"
-    if encoding.lower() not in ("gzip", "identity"):
-        raise BadParameter(f"Content-Encoding {encoding[:40]} is not known; gzip is")
-    return encoding.lower() == "gzip"
-
-
-def _upload_sink(threads: IThreads, upload: IUpload, gzipped: bool) -> Sink:
-    stream: Any = isal_zlib.decompressobj(_GZIP) if gzipped else None
-
-    def inflate(data: bytes) -> bytes:
-        try:
-            return bytes(stream.decompress(data, _INFLATED_SLICE))
-        except GZIP_ERROR as error:
-            raise BadCompression(f"The body is not the gzip that it says it is: {error}") from None
-
-    async def consume(data: bytes) -> None:
-        if stream is None:
-            await upload.write(data)
-            return
-        while (data or stream.unconsumed_tail) and not stream.eof:
-            inflated = await threads.run(inflate, data or stream.unconsumed_tail)
-            data = stream.unconsumed_tail
-            if inflated:
-                await upload.write(inflated)
-            elif not data:
-                break
-
-    async def finish() -> None:
-        if stream is not None and not stream.eof:
-            raise BadCompression("The gzip of the body is truncated")
-
-    return Sink(consume, finish)
-
-
-def _stored_json(instance: StoredInstance) -> dict[str, str]:
-    return {
-        "ID": instance.id,
-        "ParentPatient": instance.patient,
-        "ParentSeries": instance.series,
-        "ParentStudy": instance.study,
-        "Path": f"/instances/{instance.id}",
-        "Status": "AlreadyStored" if instance.already_stored else "Success",
-    }
+        return await take_upload(request, self._parts)
 
 
 class ResourceNode(ApiResource):
@@ -275,115 +195,6 @@ def _sizes(numbers: ArchiveStatistics, prefix: str) -> dict[str, Any]:
         f"{prefix}UncompressedSize": str(numbers.size),
         f"{prefix}UncompressedSizeMB": numbers.size // _MB,
     }
-
-
-class InstanceFile(ApiResource):
-    """``/instances/ID/file`` and ``/instances/ID/attachments/dicom/data``."""
-
-    def __init__(self, id_: str, parts: ArchiveParts, content_type: str) -> None:
-        super().__init__()
-        self._id = id_
-        self._parts = parts
-        self._content_type = content_type
-
-    async def get(self, request: StreamingRequest) -> None:
-        """Stream the file."""
-        instance = await find_instance(self._parts.store, self._id)
-        chunk = Chunk(instance.id, 0, instance.size)
-        reader = BucketReader(self._parts.store, self._parts.threads, (chunk,), Compression.NONE)
-        request.setHeader("Content-Type", self._content_type)
-        request.setHeader("Content-Length", str(instance.size))
-        request.setHeader("Content-Disposition", f'filename="{instance.id}.dcm"')
-        await stream(request, reader)
-
-
-async def find_instance(store: IInstanceStore, id_: str) -> Any:
-    """One instance.
-
-    :raises UnknownResource: there is none of that identifier.
-    """
-    instance = (await store.find([id_])).get(id_)
-    if instance is None:
-        raise UnknownResource(f"Unknown instance: {id_[:100]}")
-    return instance
-
-
-class Tags(ApiResource):
-    """``/instances/ID/simplified-tags``."""
-
-    def __init__(self, id_: str, parts: ArchiveParts) -> None:
-        super().__init__()
-        self._id = id_
-        self._parts = parts
-
-    async def get(self, request: StreamingRequest) -> Any:
-        """All tags but the pixels, by keyword."""
-        return await self._parts.archive.all_tags(self._id)
-
-
-class Attachments(ApiResource):
-    """``/instances/ID/attachments`` and its one attachment, ``dicom``."""
-
-    def __init__(self, id_: str, parts: ArchiveParts) -> None:
-        super().__init__()
-        self._id = id_
-        self._parts = parts
-
-    async def get(self, request: StreamingRequest) -> Any:
-        """The names of the attachments."""
-        await find_instance(self._parts.store, self._id)
-        return ["dicom"]
-
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        """The file."""
-        return Attachment(self._id, self._parts) if path == b"dicom" else NotFound()
-
-
-class Attachment(ApiResource):
-    """``/instances/ID/attachments/dicom`` and its aspects."""
-
-    def __init__(self, id_: str, parts: ArchiveParts) -> None:
-        super().__init__()
-        self._id = id_
-        self._parts = parts
-
-    async def get(self, request: StreamingRequest) -> Any:
-        """What can be had of it."""
-        await find_instance(self._parts.store, self._id)
-        return ["data", "info", "md5", "size"]
-
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        """An aspect."""
-        if path == b"data":
-            return InstanceFile(self._id, self._parts, "application/octet-stream")
-        if path in (b"size", b"md5", b"info"):
-            return AttachmentAspect(self._id, path.decode(), self._parts)
-        return NotFound()
-
-
-class AttachmentAspect(ApiResource):
-    """``/instances/ID/attachments/dicom/size|md5|info``: from the index, no file is read."""
-
-    def __init__(self, id_: str, aspect: str, parts: ArchiveParts) -> None:
-        super().__init__()
-        self._id = id_
-        self._aspect = aspect
-        self._parts = parts
-
-    async def get(self, request: StreamingRequest) -> Any:
-        """Plain text; ``info`` is JSON."""
-        details = await self._parts.archive.details(Level.INSTANCE, self._id)
-        if self._aspect == "info":
-            return {
-                "CompressedMD5": details.md5,
-                "CompressedSize": details.size,
-                "ContentType": 1,
-                "UncompressedMD5": details.md5,
-                "UncompressedSize": details.size,
-                "Uuid": details.uuid,
-            }
-        text = str(details.size) if self._aspect == "size" else details.md5
-        return Reply(text.encode(), "text/plain")
 
 
 class LookupTool(ApiResource):

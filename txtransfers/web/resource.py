@@ -20,7 +20,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from .. import errors
-from ..transfer.peers import Stall
+from ..transfer.client import Stall
 from ..transfer.streams import ISlices, SliceProducer, collecting_sink
 from ..wire import codes
 from ..wire.messages import MAX_MESSAGE_SIZE

@@ -17,7 +17,8 @@ from ..store.interfaces import IArchive, IInstanceStore
 from ..threads import IThreads
 from ..transfer.incoming import PushTransactions
 from ..transfer.peers import Peer
-from .archive import ArchiveParts, FindTool, LookupTool, add_archive
+from .archive import FindTool, LookupTool, add_archive
+from .instances import ArchiveParts
 from .jobs import Jobs
 from .resource import ApiResource, NotFoundParent, Reply
 from .server import StreamingRequest, StreamingSite

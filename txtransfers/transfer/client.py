@@ -1,0 +1,182 @@
+"""HTTP as a client, below the protocol: connections, bodies, backpressure, and who is silent.
+
+:mod:`.peers` makes the requests of the protocol with these; the server uses :class:`Stall` too.
+"""
+
+from typing import Any, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.interfaces import IProtocolFactory, IReactorTime, IStreamClientEndpoint
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import Agent, ResponseDone
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
+from zope.interface import implementer
+
+from ..errors import TransfersError
+from .streams import Sink, widen
+
+T = TypeVar("T")
+
+
+class Stalled(Exception):
+    """No progress for :ivar seconds:."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"no progress for {seconds:g} s")
+        self.seconds = seconds
+
+
+class Stall:
+    """Cancels what is watched, one thing at a time, once nothing has touched it for so long."""
+
+    def __init__(self, clock: IReactorTime, seconds: float) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._last = clock.seconds()
+
+    def touch(self) -> None:
+        """There was progress."""
+        self._last = self._clock.seconds()
+
+    async def watch(self, deferred: "Deferred[T]") -> T:
+        """Wait for ``deferred``.
+
+        :raises Stalled: there was no progress for too long.
+        :raises CancelledError: the wait was cancelled, whatever Twisted makes of that.
+        """
+        ending: BaseException | None = None
+
+        def end(reason: BaseException) -> None:
+            nonlocal ending
+            ending = reason
+            deferred.cancel()
+
+        def settle(result: T | Failure) -> None:
+            if not outcome.called:
+                outcome.callback(result)
+
+        def check() -> None:
+            left = self._last + self._seconds - self._clock.seconds()
+            if left > 0:
+                self._check = self._clock.callLater(left, check)
+            else:
+                end(Stalled(self._seconds))
+
+        outcome: Deferred[T] = Deferred(lambda _outcome: end(CancelledError()))
+        deferred.addBoth(settle)
+        self.touch()
+        self._check = self._clock.callLater(self._seconds, check)
+        try:
+            return await outcome
+        except BaseException:
+            if ending is not None:
+                raise ending from None
+            raise
+        finally:
+            if self._check.active():
+                self._check.cancel()
+
+
+async def deliver(response: IResponse, sink: Sink, stall: Stall) -> None:
+    """The body of ``response`` into ``sink``, until the sink has it all."""
+    receiver = _Receiver(sink, stall)
+    response.deliverBody(receiver)
+    try:
+        await stall.watch(receiver.finished)
+        await sink.finish()
+    except BaseException:
+        sink.abort()
+        await sink.idle()
+        raise
+
+
+class _Receiver(Protocol):
+    """Hands a response's body to a sink, and its backpressure to the transport."""
+
+    def __init__(self, sink: Sink, stall: Stall) -> None:
+        self._sink = sink
+        self._stall = stall
+        self.finished: Deferred[None] = Deferred(lambda _d: self._abort())
+
+    def connectionMade(self) -> None:
+        self._sink.attach(self.transport)  # type: ignore[arg-type]
+
+    def dataReceived(self, data: bytes) -> None:
+        self._stall.touch()
+        self._sink.write(data)
+        if self._sink.failed:
+            self._abort()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.finished.called:
+            return
+        if reason.check(ResponseDone) or self._sink.failed:
+            self.finished.callback(None)  # the sink's own failure shows when it is finished
+        else:
+            self.finished.errback(reason)
+
+    def _abort(self) -> None:
+        transport: Any = self.transport
+        abort = getattr(transport, "abortConnection", None) or transport.loseConnection
+        abort()
+
+
+@implementer(IAgent)
+class PlainAgent:
+    """Asks for bytes as they are: treq would ask for gzip, which is decided elsewhere here."""
+
+    def __init__(self, inner: Agent) -> None:
+        self._inner = inner
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> "Deferred[IResponse]":
+        """See :class:`IAgent`."""
+        headers = headers.copy() if headers is not None else Headers()
+        headers.removeHeader(b"Accept-Encoding")
+        return self._inner.request(method, uri, headers, bodyProducer)
+
+
+@implementer(IAgentEndpointFactory)
+class WideEndpointFactory:
+    """Plain TCP, whose transports move more bytes at a time than Twisted's do."""
+
+    def __init__(self, reactor: Any, timeout: float) -> None:
+        self._reactor = reactor
+        self._timeout = timeout
+
+    def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:
+        """See :class:`IAgentEndpointFactory`."""
+        return _WideEndpoint(
+            HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=self._timeout)
+        )
+
+
+@implementer(IStreamClientEndpoint)
+class _WideEndpoint:
+    def __init__(self, inner: IStreamClientEndpoint) -> None:
+        self._inner = inner
+
+    def connect(self, protocolFactory: IProtocolFactory) -> "Deferred[Any]":
+        protocolFactory.noisy = False  # type: ignore[attr-defined]
+
+        def connected(protocol: Any) -> Any:
+            widen(protocol.transport)
+            return protocol
+
+        return self._inner.connect(protocolFactory).addCallback(connected)
+
+
+def innermost(error: BaseException) -> BaseException:
+    """The reason inside Twisted's wrappers; our own error, where one of the reasons is one."""
+    while reasons := [failure.value for failure in getattr(error, "reasons", ())]:
+        own = [reason for reason in reasons if isinstance(reason, TransfersError)]
+        error = (own or reasons)[0]
+    return error
