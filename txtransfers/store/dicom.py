@@ -30,6 +30,7 @@ from ..wire.messages import Level
 _LONGEST_VALUE = 64 * 1024
 _LONGEST_HEADER = 8 * 2**20
 _PREAMBLE = 128
+_UNDEFINED_LENGTH = 0xFFFFFFFF
 _MAGIC = b"DICM"
 
 _IMPLICIT_LITTLE = "1.2.840.10008.1.2"
@@ -131,7 +132,20 @@ def _read_values(file: BinaryIO, size: int) -> tuple[str, dict[int, Any]]:
     elements = data_element_generator(
         data, implicit, little, _after_wanted, _LONGEST_VALUE, None, _SPECIFIC
     )
-    return syntax, {int(e.tag): e for e in elements}
+    values = {}
+    for element in elements:
+        _check_whole(element, size)
+        values[int(element.tag)] = element
+    return syntax, values
+
+
+def _check_whole(element: Any, size: int) -> None:
+    """Refuse a value that the end of the file cuts: it would be another value."""
+    value = element.value
+    if isinstance(value, bytes) and len(value) < element.length != _UNDEFINED_LENGTH:
+        raise BadDicom(
+            f"The DICOM file (size: {size} bytes) is cut in the middle of tag {element.tag}"
+        )
 
 
 class _Window(io.RawIOBase):

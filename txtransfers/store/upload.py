@@ -20,7 +20,7 @@ from ..threads import run_in_parallel
 from .dicom import Header, read_header
 from .embedded import EmbeddedStore
 from .index import Row, RowMaker
-from .interfaces import IUpload, StoredInstance
+from .interfaces import CommitReport, IUpload, StoredInstance
 from .staging import disk_error
 
 _FILES_PER_FOLDER = 4096
@@ -190,17 +190,7 @@ class EmbeddedUpload:
             self._store.sync_folder(path)
         report = self._store.show([file.row(maker, header) for file, header in pairs])
         self._shown = True
-        already = set(report.already_stored)
-        return tuple(
-            StoredInstance(
-                header.ids.instance,
-                header.ids.patient,
-                header.ids.study,
-                header.ids.series,
-                header.ids.instance in already,
-            )
-            for _file, header in pairs
-        )
+        return _told(report, [header for _file, header in pairs])
 
     def discard(self) -> "Deferred[None]":
         """See :meth:`IUpload.discard`."""
@@ -212,3 +202,15 @@ class EmbeddedUpload:
             file.remove()
         self._file = None
         self._entries = []
+
+
+def _told(report: CommitReport, headers: list[Header]) -> tuple[StoredInstance, ...]:
+    """What became of each file; of several files of one instance, the first is the stored one."""
+    stored = set(report.stored)
+    told = []
+    for header in headers:
+        ids = header.ids
+        already = ids.instance not in stored
+        told.append(StoredInstance(ids.instance, ids.patient, ids.study, ids.series, already))
+        stored.discard(ids.instance)
+    return tuple(told)
