@@ -25,9 +25,9 @@ setup(
         "attrs>=23.2.0",
         "isal>=1.6.0",
         "msgspec>=0.18.6",
-        "prometheus-client>=0.20.0",
         "pydicom>=3.0.0",
     ],
+    entry_points={"console_scripts": ["txtransfers = txtransfers.cli:main"]},
     extras_require={
         "test": [
             "coverage>=7.4",

@@ -21,6 +21,7 @@ ORDER = (
     {"jobs"},
     {"web"},
     {"service"},
+    {"cli"},
 )
 """From the ground up: a room imports from its own and from lower ones."""
 

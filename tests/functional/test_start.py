@@ -264,3 +264,40 @@ class UserTests(LiveTestCase):
         self.assertEqual(
             400, self.status("-u", "alice:a pass:word", "--data-binary", data, path="/instances")
         )
+
+
+class CommandTests(LiveTestCase):
+    """``txtransfers``, the command that the package installs."""
+
+    def run_command(self, *arguments: str) -> "subprocess.Popen[bytes]":
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from txtransfers.cli import main; main()", *arguments],
+            cwd=self.folder,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        self.addCleanup(process.communicate, timeout=STOP_S)
+        self.addCleanup(process.terminate)
+        return process
+
+    def test_it_runs_in_the_foreground(self) -> None:
+        (port,) = free_ports(1)
+        (self.folder / "c.json").write_text(json.dumps({"HttpPort": port, "Name": "Mine"}))
+        process = self.run_command("-c", "c.json")
+
+        def name() -> str:
+            with contextlib.suppress(OSError):
+                return str(ask(port, "GET", "/system").json["Name"])
+            return ""
+
+        self.assertEqual(wait_until(name, "the daemon answers"), "Mine")
+        process.terminate()
+        wait_until(lambda: has_ended(process.pid), "the end", STOP_S)
+        self.assertFalse((self.folder / "twistd.pid").exists())
+
+    def test_it_says_why_it_cannot_start(self) -> None:
+        said, _nothing = self.run_command("-c", "nope.json").communicate(timeout=STOP_S)
+        self.assertIn(b"txtransfers: nope.json", said)
+        self.assertNotIn(b"Traceback", said)
