@@ -176,6 +176,18 @@ class Daemon(Service):
             name: Peer(reactor, name, peer, settings.http_timeout, transfers.threads)
             for name, peer in settings.peers.items()
         }
+        self._build_transfers()
+        self._jobs = JobRunner(
+            reactor,
+            self._journal,
+            self._make_transfer,
+            settings.concurrent_jobs,
+            settings.jobs_history_size,
+            time.time,
+        )
+
+    def _build_transfers(self) -> None:
+        reactor, transfers = self._reactor, self._settings.transfers
         # In memory, a bucket in flight has at most twice BucketSize; one that arrives, four slices.
         self._slots = Slots(max(1, transfers.cache_size // (2 * transfers.bucket_size)))
         self._transactions = PushTransactions(
@@ -197,14 +209,6 @@ class Daemon(Service):
                 transfers.peer_commit_timeout,
             ),
             str(uuid4()),
-        )
-        self._jobs = JobRunner(
-            reactor,
-            self._journal,
-            self._make_transfer,
-            settings.concurrent_jobs,
-            settings.jobs_history_size,
-            time.time,
         )
 
     def _make_journal(self) -> IJournal:

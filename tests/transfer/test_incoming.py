@@ -11,7 +11,11 @@ from tests.dicom_files import make
 from txtransfers.errors import BadState, CorruptedInstances, OutOfRange, TooBusy, UnknownResource
 from txtransfers.store.memory import MemoryStore
 from txtransfers.threads import SynchronousThreads
-from txtransfers.transfer.incoming import IDLE_BEFORE_EVICTION_S, PushTransactions
+from txtransfers.transfer.incoming import (
+    ABANDONED_AFTER_S,
+    IDLE_BEFORE_EVICTION_S,
+    PushTransactions,
+)
 from txtransfers.transfer.slots import Slots
 from txtransfers.wire.messages import Compression, PushRequest
 from txtransfers.wire.plan import Chunk, Instance
@@ -90,6 +94,13 @@ class IncomingTests(SynchronousTestCase):
         self.clock.advance(IDLE_BEFORE_EVICTION_S)
         self.open()
         self.assertRaises(UnknownResource, self.pushes.get, first)
+
+    def test_abandoned_ones_free_their_space_at_the_next_opening(self) -> None:
+        abandoned = self.open()
+        self.clock.advance(ABANDONED_AFTER_S + 1)
+        self.open()
+        self.assertRaises(UnknownResource, self.pushes.get, abandoned)
+        self.assertEqual(self.pushes.counters.aborted, 1)
 
     def test_numbers_of_buckets(self) -> None:
         id_ = self.open()

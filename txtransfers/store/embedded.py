@@ -9,9 +9,8 @@ names are removed (:meth:`EmbeddedStore.start`).
 import os
 import shutil
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import uuid4
 
 from twisted.internet.defer import Deferred
@@ -20,13 +19,14 @@ from zope.interface import implementer
 
 from .. import errors
 from ..sqlite import Database
-from ..threads import IThreads, run_in_parallel
+from ..threads import IThreads
 from ..wire.messages import Resource
 from ..wire.plan import Chunk, Instance
 from . import index
-from .dicom import read_header
-from .interfaces import CommitReport, IIncoming, IInstanceReader, IInstanceStore, Piece
-from .staging import StagedFile, disk_error
+from .interfaces import CommitReport, IIncoming, IInstanceReader, IInstanceStore
+from .reader import EmbeddedReader
+from .reception import EmbeddedIncoming
+from .staging import disk_error
 
 INDEX_FILE = "index.sqlite"
 INSTANCES = "instances"
@@ -34,9 +34,6 @@ UNKNOWN = "unknown"
 
 FREE_RESERVE = 64 * 2**20
 """Bytes of the disk that are left free."""
-
-_MOST_NAMED = 10
-"""Instances that an error's text names; the error carries all."""
 
 log = Logger()
 
@@ -223,7 +220,7 @@ class EmbeddedStore:
         """See :meth:`IInstanceStore.receive`."""
         return self.threads.run(self._receive, instances)
 
-    def _receive(self, instances: Sequence[Instance]) -> "EmbeddedIncoming":
+    def _receive(self, instances: Sequence[Instance]) -> EmbeddedIncoming:
         needed = sum(instance.size for instance in instances)
         free = self.free_space()
         if needed > free:
@@ -242,195 +239,3 @@ class EmbeddedStore:
             left = self._promised.pop(incoming, None)
             if left is not None and written is not None:
                 self._promised[incoming] = max(0, left - written)
-
-
-@implementer(IInstanceReader)
-class EmbeddedReader:
-    """See :class:`IInstanceReader`: one hop to a thread a read, however many files it covers."""
-
-    def __init__(self, store: EmbeddedStore, chunks: Sequence[Chunk]) -> None:
-        self._store = store
-        self._chunks = deque(chunk for chunk in chunks if chunk.size)
-        self._paths: dict[str, str] | None = None
-        self._file: BinaryIO | None = None
-        self._done = 0
-        self._reading = False
-        self._closed = False
-
-    def read(self, limit: int) -> "Deferred[bytes]":
-        """See :meth:`IInstanceReader.read`."""
-        self._reading = True
-        return self._store.threads.run(self._read, limit).addBoth(self._after_read)
-
-    def _after_read(self, result: Any) -> Any:
-        self._reading = False
-        if self._closed:
-            self.close()
-        return result
-
-    def close(self) -> None:
-        """See :meth:`IInstanceReader.close`."""
-        self._closed = True
-        if self._file is not None and not self._reading:
-            self._file.close()
-            self._file = None
-
-    def _read(self, limit: int) -> bytes:
-        parts = []
-        left = limit
-        while left and self._chunks and not self._closed:
-            data = self._read_chunk(self._chunks[0], left)
-            parts.append(data)
-            left -= len(data)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _read_chunk(self, chunk: Chunk, limit: int) -> bytes:
-        path = self._store.path(self._path(chunk.id))
-        wanted = min(limit, chunk.size - self._done)
-        try:
-            if self._file is None:
-                self._file = open(path, "rb", buffering=0)  # noqa: SIM115
-            data = os.pread(self._file.fileno(), wanted, chunk.offset + self._done)
-        except FileNotFoundError:
-            raise errors.UnknownResource(f"Instance {chunk.id} was deleted meanwhile") from None
-        except OSError as error:
-            raise disk_error(error, path) from error
-        if len(data) != wanted:
-            raise errors.StorageFailure(
-                f"The file {path} of instance {chunk.id} is shorter than the index says"
-            )
-        self._done += wanted
-        if self._done == chunk.size:
-            self._file.close()
-            self._file, self._done = None, 0
-            self._chunks.popleft()
-        return data
-
-    def _path(self, id_: str) -> str:
-        if self._paths is None:
-            ids = {chunk.id for chunk in self._chunks}
-            found = self._store.database.read(lambda db: index.find_files(db, ids))
-            self._paths = {key: path for key, (_instance, path) in found.items()}
-        if id_ not in self._paths:
-            raise errors.UnknownResource(f"Instance {id_} is not here any more")
-        return self._paths[id_]
-
-
-@implementer(IIncoming)
-class EmbeddedIncoming:
-    """See :class:`IIncoming`: a folder that no row of the index names."""
-
-    def __init__(
-        self, store: EmbeddedStore, number: int, path: str, instances: Sequence[Instance]
-    ) -> None:
-        self._store = store
-        self._number = number
-        self._path = path
-        self._ended = False
-        self._unsynced: list[StagedFile] = []
-        self._syncing = 0
-        maker = index.RowMaker()
-        self._files = {
-            instance.id: StagedFile(
-                os.path.join(store.path(path), f"{position}.dcm"),
-                instance,
-                _record(maker, number, f"{position}.dcm", instance),
-            )
-            for position, instance in enumerate(instances)
-        }
-
-    def write(self, pieces: Sequence[Piece]) -> "Deferred[None]":
-        """See :meth:`IIncoming.write`."""
-        return self._store.threads.run(self._write, pieces).addCallback(self._sync_soon)
-
-    def _write(self, pieces: Sequence[Piece]) -> list[StagedFile]:
-        """Write; gives the files that are complete now."""
-        files = [self._files[piece.id] for piece in pieces]
-        for piece, file in zip(pieces, files, strict=True):
-            file.write(piece.offset, piece.data)
-        self._store.promise_over(self, sum(len(piece.data) for piece in pieces))
-        return [file for file in files if file.verified]
-
-    def _sync_soon(self, verified: list[StagedFile]) -> None:
-        """Bring complete files to the disk while others arrive: less is left to the commit."""
-        self._unsynced.extend(verified)
-        if self._unsynced and self._syncing < self._store.commit_threads:
-            batch, self._unsynced = self._unsynced, []
-            self._syncing += 1
-            self._store.threads.run(_sync_quietly, batch).addCallback(self._synced)
-
-    def _synced(self, _result: None) -> None:
-        self._syncing -= 1
-        self._sync_soon([])
-
-    def commit(self) -> "Deferred[CommitReport]":
-        """See :meth:`IIncoming.commit`."""
-        return Deferred.fromCoroutine(self._commit())
-
-    async def _commit(self) -> CommitReport:
-        files = list(self._files.values())
-        store = self._store
-        await run_in_parallel(store.threads, store.commit_threads, StagedFile.complete, files)
-        check_verified(files)
-        await run_in_parallel(store.threads, store.commit_threads, StagedFile.sync, files)
-        report: CommitReport = await store.threads.run(self._show, files)
-        return report
-
-    def _show(self, files: list[StagedFile]) -> CommitReport:
-        self._store.sync_folder(self._path)
-        report = self._store.show([file.record for file in files], self._number)
-        if not report.stored:
-            self._store.remove_folder(self._number, self._path)
-        self._ended = True
-        self._store.promise_over(self)
-        return report
-
-    def discard(self) -> "Deferred[None]":
-        """See :meth:`IIncoming.discard`."""
-        return self._store.threads.run(self._discard)
-
-    def _discard(self) -> None:
-        if not self._ended:
-            self._ended = True
-            self._store.remove_folder(self._number, self._path)
-            self._store.promise_over(self)
-
-
-def _record(
-    maker: index.RowMaker, folder: int, name: str, instance: Instance
-) -> Callable[[BinaryIO, int], index.Row]:
-    def record(file: BinaryIO, size: int) -> index.Row:
-        return maker.row(read_header(file, size), folder, name, size, instance.md5)
-
-    return record
-
-
-def _sync_quietly(files: list[StagedFile]) -> None:
-    """Sync, ahead of the commit, which tries again what failed, and tells of it."""
-    for file in files:
-        try:
-            file.sync()
-        except errors.TransfersError:
-            return
-
-
-def check_verified(files: Iterable[StagedFile]) -> None:
-    """Refuse a commit of files that are not all there, right and DICOM.
-
-    :raises CorruptedInstances, BadDicom: names the instances.
-    """
-    bad = {}
-    for file in files:
-        if file.digest is None:
-            bad[file.instance.id] = "is incomplete"
-        elif not file.verified:
-            bad[file.instance.id] = f"has MD5 {file.digest}, not {file.instance.md5[:40]}"
-    if bad:
-        named = "; ".join(f"{id_} {what}" for id_, what in list(bad.items())[:_MOST_NAMED])
-        more = f"; and {len(bad) - _MOST_NAMED} more" if len(bad) > _MOST_NAMED else ""
-        raise errors.CorruptedInstances(
-            f"{len(bad)} instances cannot be verified: {named}{more}", tuple(bad)
-        )
-    for file in files:
-        if file.bad_dicom is not None:
-            raise errors.BadDicom(f"Instance {file.instance.id}: {file.bad_dicom}")

@@ -31,6 +31,9 @@ from .slots import Slots
 from .streams import Sink, bucket_sink
 
 IDLE_BEFORE_EVICTION_S = 60.0
+ABANDONED_AFTER_S = 24 * 3600.0
+"""Seconds without a request after which a transaction is taken for abandoned."""
+
 _STOPPED_RETRY_S = 10
 
 log = Logger()
@@ -202,6 +205,10 @@ class PushTransactions:
         return id_
 
     async def _make_room(self) -> None:
+        for id_, transaction in list(self._transactions.items()):
+            if transaction.idle_for > ABANDONED_AFTER_S:
+                log.info("Push transaction {id} was abandoned by its sender", id=id_)
+                await self.discard(id_)
         if self.available:
             return
         id_, oldest = max(
