@@ -75,6 +75,7 @@ class HostileCase(SynchronousTestCase):
         self.assertEqual(status, answer.status, answer.body)
         self.assertEqual("text/plain", answer.header("Content-Type"))
         self.assertEqual("nosniff", answer.header("X-Content-Type-Options"))
+        self.assertIsNone(answer.header("Server"))
         self.assertTrue(answer.whole)
         body = answer.json()
         self.assertEqual((status, code), (body["HttpStatus"], body["OrthancStatus"]), body)
@@ -351,6 +352,16 @@ class UploadTests(HostileCase):
         self.assert_refused(answer, 400, 5, "br")
         answer = self.house.request("POST", "/instances", gzip.compress(FILE), headers)
         self.assertEqual("Success", answer.json()["Status"])
+
+    def test_numbers_that_are_none_or_too_large(self) -> None:
+        for text in ("-1", "x", "", "1.5", str(2**62 + 1), str(2**64), "9" * 30):
+            for name in ("since", "limit"):
+                for target in ("/changes", "/studies", "/instances"):
+                    answer = self.house.request("GET", f"{target}?{name}={text}")
+                    self.assert_refused(answer, 400, 5, f"{name}={text}")
+        largest = 2**62
+        answer = self.house.request("GET", f"/changes?since={largest}&limit={largest}")
+        self.assertEqual(200, answer.status)
 
     def test_nothing_is_left_of_an_upload_that_breaks_off(self) -> None:
         connection = self.house.connect()

@@ -17,6 +17,9 @@ from .server import StreamingRequest
 
 _MB = 2**20
 _DEFAULT_LIMIT = 100
+_LARGEST_NUMBER = 2**62
+"""An index counts to twice as much, and has to add one."""
+
 _LEVEL_NAMES = {
     "patients": Level.PATIENT,
     "studies": Level.STUDY,
@@ -265,9 +268,12 @@ def _number(request: StreamingRequest, name: str, default: int) -> int:
     if text is None:
         return default
     try:
-        return messages.parse_decimal(text)
+        value = messages.parse_decimal(text)
     except ValueError:
         raise BadParameter(f"The argument {name}={text[:40]} is not a number") from None
+    if value > _LARGEST_NUMBER:
+        raise BadParameter(f"The argument {name}={text[:40]} is more than {_LARGEST_NUMBER}")
+    return value
 
 
 def add_archive(root: Resource, parts: ArchiveParts) -> None:

@@ -101,6 +101,7 @@ class ApiResource(Resource):
         streaming = cast(StreamingRequest, request)
         method = request.method.decode("latin-1")
         request.setHeader("X-Content-Type-Options", "nosniff")
+        request.responseHeaders.removeHeader("Server")
         answer = Deferred.fromCoroutine(self.handle(streaming, method))
         answer.addCallback(_answer, streaming, self.json_type)
         answer.addErrback(_answer_error, streaming)
