@@ -40,6 +40,7 @@ class TransferTests(SynchronousTestCase):
             (encoded(TRANSFER, SenderTransferID="a\r\nX: 1"), BadMessage, "SenderTransferID"),
             (encoded(TRANSFER, Peer=None), BadMessage, "Peer"),
             (b"", BadMessage, "empty"),
+            (encoded(TRANSFER, Peer="\ud800"), BadMessage, "surrogate"),
             (b"hello", BadMessage, "JSON"),
             (b"[]", BadMessage, "object"),
             (b"[" * 10_000, BadMessage, ""),

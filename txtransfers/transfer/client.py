@@ -141,7 +141,13 @@ class PlainAgent:
         """See :class:`IAgent`."""
         headers = headers.copy() if headers is not None else Headers()
         headers.removeHeader(b"Accept-Encoding")
-        return self._inner.request(method, uri, headers, bodyProducer)
+        return self._inner.request(method, uri, headers, bodyProducer).addCallback(_as_it_is)
+
+
+def _as_it_is(response: IResponse) -> IResponse:
+    """Nor is gzip taken unasked: treq would inflate it in the reactor, whatever that makes."""
+    response.headers.removeHeader(b"Content-Encoding")
+    return response
 
 
 @implementer(IAgentEndpointFactory)

@@ -188,6 +188,7 @@ def _decode_relaxed(body: bytes, type_: type[T]) -> T:
     try:
         text = strip(body.decode("utf-8-sig"))
         value, _end = _JSON.raw_decode(text.lstrip())
+        json.dumps(value, ensure_ascii=False).encode()  # half a character cannot be passed on
         return msgspec.convert(value, type=type_)
     except msgspec.ValidationError as error:
         raise BadMessage(f"The JSON body has another form than expected: {error}") from None
