@@ -4,7 +4,12 @@ from io import BytesIO
 
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    SecondaryCaptureImageStorage,
+)
 
 ROOT_UID = "1.2.826.0.1.3680043.10.1234"
 
@@ -40,3 +45,25 @@ def make(
     out = BytesIO()
     pydicom.dcmwrite(out, dataset, enforce_file_format=True)
     return out.getvalue()
+
+
+def rewritten(data: bytes, syntax: str, preamble: bool = True) -> bytes:
+    """The same instance in another transfer syntax, or without preamble."""
+    source = pydicom.dcmread(BytesIO(data))
+    source.file_meta.TransferSyntaxUID = syntax
+    if syntax == ExplicitVRBigEndian:
+        source["PixelData"].VR = "OB"
+    out = BytesIO()
+    source.save_as(
+        out,
+        implicit_vr=syntax == ImplicitVRLittleEndian,
+        little_endian=syntax != ExplicitVRBigEndian,
+        enforce_file_format=True,
+    )
+    return out.getvalue() if preamble else out.getvalue()[132:]
+
+
+def with_elements(data: bytes, elements: bytes, before: bytes = b"\x08\x00\x16\x00UI") -> bytes:
+    """The instance, in Explicit VR Little Endian, with raw elements put in before a tag."""
+    position = data.index(before)
+    return data[:position] + elements + data[position:]

@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Awaitable, Sequence
+import queue
+from collections.abc import Awaitable, Callable, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -12,11 +13,12 @@ from zope.interface.verify import verifyObject
 
 from tests.dicom_files import make
 from txtransfers import errors
+from txtransfers.store.archive import EmbeddedArchive
 from txtransfers.store.dicom import read_header
 from txtransfers.store.embedded import EmbeddedStore
 from txtransfers.store.interfaces import IIncoming, IInstanceReader, IInstanceStore, Piece
 from txtransfers.store.memory import MemoryStore
-from txtransfers.threads import SynchronousThreads
+from txtransfers.threads import SynchronousThreads, Threads
 from txtransfers.wire.identifiers import is_identifier
 from txtransfers.wire.messages import Level, Resource
 from txtransfers.wire.plan import Chunk, Instance
@@ -33,13 +35,22 @@ class _Suite:
 
     store: Any
 
+    def settle(self: Any, result: Any) -> None:
+        """Have done whatever ``result`` waits for."""
+
+    def delete(self: Any, id_: str) -> None:
+        """Delete an instance."""
+        raise NotImplementedError
+
     def now(self: Any, result: Awaitable[Any]) -> Any:
-        """The result of what must be a Deferred, and must have fired."""
+        """The result of what must be a Deferred, and must fire."""
         self.assertIsInstance(result, Deferred)
+        self.settle(result)
         return self.successResultOf(result)
 
     def fails(self: Any, result: Any, *types: type[BaseException]) -> Any:
         self.assertIsInstance(result, Deferred)
+        self.settle(result)
         return self.failureResultOf(result, *types).value
 
     def put(self: Any, *files: bytes) -> list[str]:
@@ -89,6 +100,34 @@ class _Suite:
     def series_of(self: Any, data: bytes) -> str:
         return str(read_header(BytesIO(data), len(data)).ids.series)
 
+    def test_lookup_at_every_level(self: Any) -> None:
+        files = [
+            *(make(1), make(2), make(3, series=2), make(4, study=2), make(5, patient="P2")),
+            make(6, study=9, patient="P2"),
+        ]
+        ids = self.put(*files)
+        headers = [read_header(BytesIO(data), len(data)).ids for data in files]
+        for level, name in (
+            (Level.PATIENT, "patient"),
+            (Level.STUDY, "study"),
+            (Level.SERIES, "series"),
+            (Level.INSTANCE, "instance"),
+        ):
+            for wanted in {getattr(header, name) for header in headers}:
+                found = self.now(self.store.lookup([Resource(level, wanted)]))
+                below = [
+                    id_
+                    for id_, header in zip(ids, headers, strict=True)
+                    if getattr(header, name) == wanted
+                ]
+                self.assertEqual([one.id for one in found], sorted(below), name)
+
+    def test_one_that_is_unknown_fails_the_whole_lookup(self: Any) -> None:
+        (id_,) = self.put(make())
+        resources = [Resource(Level.INSTANCE, id_), Resource(Level.STUDY, ZERO)]
+        error = self.fails(self.store.lookup(resources), errors.UnknownResource)
+        self.assertIn(ZERO, str(error))
+
     def test_unknown_resources(self: Any) -> None:
         (id_,) = self.put(make())
         for level, bad in (
@@ -112,6 +151,41 @@ class _Suite:
         data = self.read(Chunk(a, 10, 400), Chunk(b, 0, 0), Chunk(b, 0, len(files[1])))
         self.assertEqual(data, files[0][10:410] + files[1])
 
+    def test_reads_are_exact_whatever_the_limit(self: Any) -> None:
+        files = [make(n, filler=40 * n) for n in range(4)]
+        ids = self.put(*files)
+        chunks = [
+            Chunk(id_, 1 + n, len(data) - 2 - n)
+            for n, (id_, data) in enumerate(zip(ids, files, strict=True))
+        ]
+        whole = b"".join(
+            data[chunk.offset : chunk.offset + chunk.size]
+            for chunk, data in zip(chunks, files, strict=True)
+        )
+        for limit in (1, 7, chunks[0].size, len(whole) - 1, len(whole), len(whole) + 1):
+            self.assertEqual(self.read(*chunks, limit=limit), whole, limit)
+
+    def test_nothing_to_read(self: Any) -> None:
+        self.assertEqual(self.read(), b"")
+
+    def test_a_chunk_beyond_the_end_is_no_short_read(self: Any) -> None:
+        data = make()
+        (id_,) = self.put(data)
+        reader = self.store.open([Chunk(id_, 10, len(data))])
+        self.addCleanup(reader.close)
+        self.fails(reader.read(2 * len(data)), errors.StorageFailure)
+
+    def test_an_instance_that_is_deleted_before_its_turn(self: Any) -> None:
+        files = [make(1), make(2)]
+        a, b = self.put(*files)
+        size = len(files[0])
+        reader = self.store.open([Chunk(a, 0, size), Chunk(b, 0, len(files[1]))])
+        self.addCleanup(reader.close)
+        self.assertEqual(self.now(reader.read(size)), files[0])
+        self.delete(b)
+        error = self.fails(reader.read(10), errors.UnknownResource)
+        self.assertIn(b, str(error))
+
     def test_reading_an_instance_that_is_not_here(self: Any) -> None:
         reader = self.store.open([Chunk(ZERO, 0, 10)])
         self.fails(reader.read(10), errors.UnknownResource)
@@ -129,6 +203,61 @@ class _Suite:
         (id_,) = report.stored
         self.assertTrue(is_identifier(id_))
         self.assertEqual(self.read(Chunk(id_, 0, len(data))), data)
+
+    def test_many_writes_under_way_at_once(self: Any) -> None:
+        data = make(filler=20_000)
+        incoming = self.now(self.store.receive([instance(data)]))
+        writes = [
+            incoming.write([Piece(ZERO, start, data[start : start + 333])])
+            for start in [*range(0, len(data), 333), *range(0, len(data), 666)]
+        ]
+        for write in reversed(writes):
+            self.now(write)
+        (id_,) = self.now(incoming.commit()).stored
+        self.assertEqual(self.read(Chunk(id_, 0, len(data)), limit=5000), data)
+
+    def test_a_piece_is_not_kept(self: Any) -> None:
+        data = make()
+        buffer = bytearray(len(data) // 2)
+        incoming = self.now(self.store.receive([instance(data)]))
+        for start in (len(buffer), 0, 2 * len(buffer)):
+            part = data[start : start + len(buffer)]
+            buffer[: len(part)] = part
+            self.now(incoming.write([Piece(ZERO, start, memoryview(buffer)[: len(part)])]))
+            buffer[:] = bytes(len(buffer))
+        (id_,) = self.now(incoming.commit()).stored
+        self.assertEqual(self.read(Chunk(id_, 0, len(data))), data)
+
+    def test_other_bytes_first_and_the_right_ones_over_them(self: Any) -> None:
+        data = make(filler=500)
+        incoming = self.now(self.store.receive([instance(data)]))
+        self.now(incoming.write([Piece(ZERO, 0, data[:300] + bytes(100))]))
+        self.now(incoming.write([Piece(ZERO, 400, data[400:])]))
+        self.now(incoming.write([Piece(ZERO, 250, data[250:450])]))
+        (id_,) = self.now(incoming.commit()).stored
+        self.assertEqual(self.read(Chunk(id_, 0, len(data))), data)
+
+    def test_a_gap_of_one_byte(self: Any) -> None:
+        data = make()
+        for gap in (0, 1, len(data) // 2, len(data) - 1):
+            incoming = self.now(self.store.receive([instance(data)]))
+            pieces = [Piece(ZERO, 0, data[:gap]), Piece(ZERO, gap + 1, data[gap + 1 :])]
+            self.now(incoming.write(pieces))
+            self.fails(incoming.commit(), errors.CorruptedInstances)
+            self.assert_nothing()
+            self.now(incoming.write([Piece(ZERO, gap, data[gap : gap + 1])]))
+            (id_,) = self.now(incoming.commit()).stored
+            self.delete(id_)
+
+    def test_nothing_is_seen_before_the_commit(self: Any) -> None:
+        data = make()
+        incoming = self.now(self.store.receive([instance(data)]))
+        self.now(incoming.write([Piece(ZERO, 0, data)]))
+        self.assert_nothing()
+        other = make(7, study=5, patient="P5")
+        self.put(other)
+        self.assert_nothing()
+        self.assertEqual(len(self.now(incoming.commit()).stored), 1)
 
     def test_all_or_nothing_and_again(self: Any) -> None:
         good, late = make(1), make(2)
@@ -187,6 +316,57 @@ class _Suite:
         self.assertEqual((report.stored, report.already_stored), ((), (id_,)))
         self.assertEqual(self.read(Chunk(id_, 0, len(first))), first)
 
+    def test_a_transfer_that_is_partly_there(self: Any) -> None:
+        old, new = make(1), make(2)
+        (id_,) = self.put(old)
+        declared = [instance(old, "0" * 8 + ZERO[8:]), instance(new, "1" * 8 + ZERO[8:])]
+        incoming = self.now(self.store.receive(declared))
+        pieces = [Piece(declared[0].id, 0, old), Piece(declared[1].id, 0, new)]
+        self.now(incoming.write(pieces))
+        report = self.now(incoming.commit())
+        self.assertEqual(report.already_stored, (id_,))
+        (other,) = report.stored
+        chunks = [Chunk(id_, 0, len(old)), Chunk(other, 0, len(new))]
+        self.assertEqual(self.read(*chunks), old + new)
+
+    def test_files_are_known_by_their_own_identifiers(self: Any) -> None:
+        data = make()
+        (id_,) = self.put(data)
+        self.assertEqual(id_, read_header(BytesIO(data), len(data)).ids.instance)
+        self.assertEqual(list(self.now(self.store.find([ZERO, id_]))), [id_])
+
+    def test_two_files_of_one_instance_the_first_counts(self: Any) -> None:
+        for overwrite, study in ((False, 1), (True, 2)):
+            self.store.overwrite_instances = overwrite
+            first, second = make(1, study=study), make(1, study=study, PatientSex="M")
+            declared = [instance(first, "0" * 8 + ZERO[8:]), instance(second, "1" * 8 + ZERO[8:])]
+            incoming = self.now(self.store.receive(declared))
+            pieces = [Piece(declared[1].id, 0, second), Piece(declared[0].id, 0, first)]
+            self.now(incoming.write(pieces))
+            report = self.now(incoming.commit())
+            (id_,) = report.stored
+            self.assertEqual(report.already_stored, (id_,))
+            self.assertEqual(self.read(Chunk(id_, 0, len(first))), first)
+
+    def test_identifiers_of_two_levels_that_are_equal(self: Any) -> None:
+        """A PatientID that spells out another instance hashes to the same identifier."""
+        data = make()
+        ids = read_header(BytesIO(data), len(data))
+        dicom = ids.dicom
+        spelled = "|".join((dicom.patient_id, dicom.study, dicom.series, dicom.instance))
+        trap = make(8, study=8, PatientID=spelled)
+        self.assertEqual(read_header(BytesIO(trap), len(trap)).ids.patient, ids.ids.instance)
+        for first, second in ((trap, data), (data, trap)):
+            (a,) = self.put(first)
+            (b,) = self.put(second)
+            chunks = [Chunk(a, 0, len(first)), Chunk(b, 0, len(second))]
+            self.assertEqual(self.read(*chunks), first + second)
+            for level, data_ in ((Level.INSTANCE, data), (Level.PATIENT, trap)):
+                (found,) = self.now(self.store.lookup([Resource(level, ids.ids.instance)]))
+                self.assertEqual(found.md5, hashlib.md5(data_).hexdigest())
+            self.delete(a)
+            self.delete(b)
+
     def test_or_is_overwritten(self: Any) -> None:
         self.store.overwrite_instances = True
         first, other = make(1, PatientSex="F"), make(1, PatientSex="M")
@@ -216,18 +396,61 @@ class _Suite:
         self.now(incoming.discard())
         self.assertEqual(self.read(Chunk(id_, 0, len(data))), data)
 
+    def test_a_second_commit_reports_the_same_and_changes_nothing(self: Any) -> None:
+        data = make()
+        incoming = self.now(self.store.receive([instance(data)]))
+        self.now(incoming.write([Piece(ZERO, 0, data)]))
+        report = self.now(incoming.commit())
+        self.assertEqual(self.now(incoming.commit()), report)
+        self.assertEqual(self.read(Chunk(report.stored[0], 0, len(data))), data)
+
+    def test_what_is_discarded_cannot_be_committed(self: Any) -> None:
+        data = make()
+        incoming = self.now(self.store.receive([instance(data)]))
+        self.now(incoming.write([Piece(ZERO, 0, data)]))
+        self.now(incoming.discard())
+        self.fails(incoming.commit(), errors.BadState)
+        self.assert_nothing()
+
+    def test_discard_during_a_commit_all_or_nothing(self: Any) -> None:
+        for study in range(1, 12):
+            data = [make(n, study=study) for n in range(3)]
+            declared = [instance(one, f"{n:08x}-" + ZERO[9:]) for n, one in enumerate(data)]
+            incoming = self.now(self.store.receive(declared))
+            for one, bytes_ in zip(declared, data, strict=True):
+                self.now(incoming.write([Piece(one.id, 0, bytes_)]))
+            committing, discarding = incoming.commit(), incoming.discard()
+            committing.addErrback(lambda failure: failure.trap(errors.TransfersError) and None)
+            self.now(discarding)
+            report = self.now(committing)
+            if report is None:
+                series = Resource(Level.SERIES, self.series_of(data[0]))
+                self.fails(self.store.lookup([series]), errors.UnknownResource)
+                continue
+            chunks = [Chunk(i, 0, len(d)) for i, d in zip(report.stored, data, strict=True)]
+            self.assertEqual(self.read(*chunks), b"".join(data))
+
 
 class MemoryStoreTests(_Suite, SynchronousTestCase):
     def setUp(self) -> None:
         self.store = MemoryStore()
 
+    def delete(self, id_: str) -> None:
+        del self.store.files[id_], self.store.headers[id_]
+
 
 class EmbeddedStoreTests(_Suite, SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = os.path.abspath(self.mktemp())
-        self.store = EmbeddedStore(self.folder, SynchronousThreads())
+        self.store = EmbeddedStore(self.folder, self.make_threads())
         self.store.start()
         self.addCleanup(self.store.stop)
+
+    def make_threads(self) -> Any:
+        return SynchronousThreads()
+
+    def delete(self, id_: str) -> None:
+        self.now(EmbeddedArchive(self.store).delete(Level.INSTANCE, id_))
 
     def folders(self) -> Sequence[str]:
         return os.listdir(os.path.join(self.folder, "instances"))
@@ -244,3 +467,39 @@ class EmbeddedStoreTests(_Suite, SynchronousTestCase):
         self.put(make(1))
         self.put(make(1))
         self.assertEqual(len(self.folders()), 1)
+
+    def test_a_transfer_of_nothing_leaves_no_folder(self) -> None:
+        incoming = self.now(self.store.receive([]))
+        report = self.now(incoming.commit())
+        self.assertEqual((report.stored, report.already_stored), ((), ()))
+        self.assertEqual(self.folders(), [])
+
+
+class _Mailbox:
+    """The part of a reactor that threads call; the test takes the calls out."""
+
+    def __init__(self) -> None:
+        self._calls: queue.Queue[Callable[[], Any]] = queue.Queue()
+
+    def callFromThread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        self._calls.put(lambda: function(*args, **kwargs))
+
+    def take(self) -> None:
+        self._calls.get(timeout=30)()
+
+
+class EmbeddedStoreInThreadsTests(EmbeddedStoreTests):
+    """The same with real threads: what they bring is taken one by one, as a reactor would."""
+
+    def make_threads(self) -> Any:
+        self.mailbox = _Mailbox()
+        threads = Threads(self.mailbox, 4)  # type: ignore[arg-type]
+        threads.start()
+        self.addCleanup(threads.stop)
+        return threads
+
+    def settle(self, result: Any) -> None:
+        fired: list[None] = []
+        result.addBoth(lambda value: fired.append(None) or value)
+        while not fired:
+            self.mailbox.take()

@@ -10,7 +10,7 @@ from typing import Any
 from demo import dataset
 from demo.daemon import free_ports
 from tests.functional.live import PROMPT_S, LiveTestCase, ask, peer_url, study_of, wait_until
-from tests.functional.wires import Recorder, Wire
+from tests.functional.wires import Parrot, Recorder, Wire
 
 MB = 2**20
 
@@ -72,6 +72,33 @@ class AdviceTests(Case):
         _uploaded, study = self.study(good, 1)
         self.transfer(good, "send", study)
 
+    def test_peers_that_are_none(self) -> None:
+        said = {
+            b"SSH-2.0-OpenSSH_9.2\r\n": ("no HTTP", "SSH-2.0", "GET /plugins"),
+            b"": ("the connection broke", "log", "proxy"),
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}": ("nonsense", "missing"),
+            b"HTTP/1.1 302 Found\r\nLocation: https://elsewhere.example/\r\n"
+            b"Content-Length: 0\r\n\r\n": ("302", "Is this URL", "GET /plugins"),
+        }
+        parrots = [Parrot(words) for words in said]
+        for parrot in parrots:
+            self.addCleanup(parrot.close)
+        peers = {f"P{n}": [peer_url(parrot.port)] for n, parrot in enumerate(parrots)}
+        a = self.start("A", free_ports(1)[0], OrthancPeers=peers)
+        _uploaded, study = self.study(a, 1)
+        for name, parrot, words in zip(peers, parrots, said.values(), strict=True):
+            for route in ("send", "pull"):
+                details = self.failure(a, route, study, name)
+                self.assert_says(details, f'"{name}"', peer_url(parrot.port), *words)
+        self.assertEqual({"disabled"}, set(a.client.get("/transfers/peers").values()))
+
+    def test_a_name_that_is_not_resolved(self) -> None:
+        peers = {"B": ["http://no-such-host.invalid:8042/"]}
+        a = self.start("A", free_ports(1)[0], OrthancPeers=peers)
+        _uploaded, study = self.study(a, 1)
+        details = self.failure(a, "send", study)
+        self.assert_says(details, '"B"', "no-such-host.invalid", "cannot be resolved", "check Url")
+
 
 class LinkTests(Case):
     def test_a_cut_connection(self) -> None:
@@ -96,6 +123,33 @@ class LinkTests(Case):
         job = self.transfer(a, "send", study)
         self.assertEqual(job["Content"]["Retries"], 0)
         self.assert_holds(b, uploaded)
+
+    def test_connections_that_are_closed_once_idle_cost_nothing(self) -> None:
+        recorder = Recorder(hang_up_after=0.002)
+        a, b = self.pair(recorder, Transfers={"BucketSize": 256, "Threads": 2})
+        uploaded, study = self.study(a)
+        job = self.transfer(a, "send", study)
+        self.assertEqual(job["Content"]["Retries"], 0)
+        self.assert_holds(b, uploaded)
+        a.client.request("DELETE", f"/studies/{study[0]['ID']}")
+        job = self.transfer(a, "pull", study, Compression="gzip")
+        self.assertEqual(job["Content"]["Retries"], 0)
+        self.assert_holds(a, uploaded)
+
+    def test_a_pull_that_is_cut(self) -> None:
+        wire = Wire(cut_after=3 * MB)
+        a, b = self.pair(wire, Transfers={"Threads": 2})
+        uploaded, study = self.study(b)
+        self.assert_says(self.failure(a, "pull", study), '"B"', "GET", "connection")
+        self.assert_empty(a)
+        a.stop()
+        self._ended.append(a)
+        wire.cuts_left = 3
+        self._settings["A"]["Transfers"] = {"MaxHttpRetries": 3, "Threads": 2}
+        a = self.again(a)
+        job = self.transfer(a, "pull", study)
+        self.assertGreater(job["Content"]["Retries"], 0)
+        self.assert_holds(a, uploaded)
 
     def test_no_progress_for_too_long(self) -> None:
         wire = Wire(hold_after=2 * MB)
@@ -142,6 +196,42 @@ class SteeringTests(Case):
         wait_until(lambda: not self.staged("B"), "B has freed the space")
         self.assertEqual(self.act(a, job, "resubmit"), 200)
         self.wait_for(a, job)
+        self.assert_holds(b, uploaded)
+
+    def test_a_pull_is_paused_resumed_and_cancelled(self) -> None:
+        wire = Wire(hold_after=2 * MB)
+        a, b = self.pair(wire, Transfers={"BucketSize": 512, "Threads": 2})
+        uploaded, study = self.study(b)
+        job, other = (self.submit(a, "pull", study, Compression=c) for c in ("none", "gzip"))
+        wait_until(wire.holding.is_set, "the middle of a bucket")
+        for each in (job, other):
+            self.assertEqual(self.act(a, each, "pause"), 200)
+            self.wait_for(a, each, "Paused", PROMPT_S)
+        self.assertEqual(a.client.get("/instances"), [])
+        self.assertEqual(len(self.staged("A")), 2)
+        wire.holding.clear()
+        self.assertEqual(self.act(a, other, "resume"), 200)
+        wait_until(wire.holding.is_set, "the middle of a bucket, again")
+        self.assertEqual(self.act(a, other, "cancel"), 200)
+        self.assertEqual(self.wait_for(a, other, "Failure", PROMPT_S)["ErrorCode"], 37)
+        wait_until(lambda: len(self.staged("A")) == 1, "the space of the cancelled one is free")
+        wire.release()
+        self.assertEqual(self.act(a, job, "resume"), 200)
+        self.wait_for(a, job)
+        self.assert_holds(a, uploaded)
+
+    def test_pushes_in_the_middle_are_not_disturbed_by_one_too_many(self) -> None:
+        wire = Wire(hold_after=2 * MB)
+        a, b = self.pair(wire, ConcurrentJobs=3, Transfers={"MaxPushTransactions": 2})
+        uploaded, study = self.study(a)
+        jobs = [self.submit(a, "send", study) for _ in range(2)]
+        wait_until(lambda: len(self.staged("B")) == 2, "two transactions are open")
+        self.assert_says(self.failure(a, "send", study), '"B"', "503", "MaxPushTransactions")
+        metrics = b.client.request("GET", "/tools/metrics-prometheus").decode()
+        self.assertIn("orthanc_transfers_available_push_count 0 ", metrics)
+        wire.release()
+        for job in jobs:
+            self.wait_for(a, job)
         self.assert_holds(b, uploaded)
 
     def test_a_live_push_is_never_thrown_out(self) -> None:
@@ -203,6 +293,53 @@ class StopTests(Case):
 
     def test_the_receiver_is_killed(self) -> None:
         self.receiver_ends(signal.SIGKILL)
+
+    def puller_ends(self, how: signal.Signals) -> None:
+        wire = Wire(hold_after=2 * MB)
+        a, b = self.pair(wire)
+        uploaded, study = self.study(b)
+        job = self.submit(a, "pull", study)
+        wait_until(wire.holding.is_set, "the middle of a bucket")
+        self.end(a, how)
+        if how is signal.SIGTERM:
+            self.assertEqual(self.staged("A"), [])
+        wire.release()
+        a = self.again(a)
+        self.assert_empty(a)
+        details = self.wait_for(a, job, "Failure")["ErrorDetails"]
+        self.assert_says(details, "stopped", "resubmit")
+        self.assertEqual(self.act(a, job, "resubmit"), 200)
+        self.wait_for(a, job)
+        self.assert_holds(a, uploaded)
+
+    def test_the_puller_is_stopped(self) -> None:
+        self.puller_ends(signal.SIGTERM)
+
+    def test_the_puller_is_killed(self) -> None:
+        self.puller_ends(signal.SIGKILL)
+
+    def test_the_peer_ends_while_we_pull(self) -> None:
+        wire = Wire(hold_after=2 * MB)
+        a, b = self.pair(wire)
+        _uploaded, study = self.study(b)
+        job = self.submit(a, "pull", study)
+        wait_until(wire.holding.is_set, "the middle of a bucket")
+        self.end(b, signal.SIGTERM)
+        wire.release()
+        self.assert_says(self.wait_for(a, job, "Failure")["ErrorDetails"], '"B"', "connection")
+        self.assert_empty(a)
+
+    def test_ended_jobs_survive(self) -> None:
+        a, b = self.pair()
+        _uploaded, study = self.study(a, 1)
+        self.transfer(a, "send", study)
+        self.failure(a, "send", [{"Level": "Study", "ID": "-".join(["00000000"] * 5)}])
+        before = [{**job, "Timestamp": ""} for job in a.client.get("/jobs?expand")]
+        self.end(a, signal.SIGKILL)
+        a = self.again(a)
+        after = [{**job, "Timestamp": ""} for job in a.client.get("/jobs?expand")]
+        self.assertEqual(before, after)
+        self.end(b, signal.SIGKILL)
 
     def test_paused_and_waiting_jobs_survive(self) -> None:
         wire = Wire(hold_after=MB)

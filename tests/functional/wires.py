@@ -152,6 +152,34 @@ class BlackHole:
         self._listener.close()
 
 
+class Parrot:
+    """Says the same words to whoever asks anything, and hangs up."""
+
+    def __init__(self, words: bytes) -> None:
+        self._words = words
+        self._listener = socket.socket()
+        self._listener.bind((HOST, 0))
+        self._listener.listen(64)
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _address = self._listener.accept()
+                with contextlib.suppress(OSError):
+                    near.settimeout(_PATIENCE_S)
+                    near.recv(_PIECE)
+                    near.sendall(self._words)
+                _reset(near)
+
+
 @attrs.frozen
 class Request:
     """A request that passed a :class:`Recorder`; names of headers in lower case."""
@@ -196,9 +224,8 @@ class _Forward(BaseHTTPRequestHandler):
 
     def handle_one_request(self) -> None:
         """Wait for the next request no longer than it pleases us."""
-        patience = self._recorder.hang_up_after
-        waiting = patience and not self.rfile.peek(0)  # type: ignore[attr-defined]
-        if waiting and not select.select([self.connection], [], [], patience)[0]:
+        patience = self._recorder.hang_up_after or _PATIENCE_S
+        if not select.select([self.connection], [], [], patience)[0]:
             self.close_connection = True
             return
         with contextlib.suppress(ConnectionError):

@@ -16,6 +16,7 @@ from txtransfers.jobs.model import (
     new_job,
     to_record,
 )
+from txtransfers.transfer.progress import Progress
 from txtransfers.wire.messages import Compression, Level, Resource, TransferRequest
 
 REQUEST = TransferRequest(
@@ -29,7 +30,42 @@ def job(state: State = State.PENDING) -> Job:
     return made
 
 
+P, R, S, F = State.PENDING, State.RUNNING, State.SUCCESS, State.FAILURE
+PAUSED, RETRY = State.PAUSED, State.RETRY
+NO = None
+TABLE = {
+    # what happens:    P       R       S   F   PAUSED  RETRY
+    Event.START: (     R,      NO,     NO, NO, NO,     NO),
+    Event.SUCCEED: (   NO,     S,      NO, NO, NO,     NO),
+    Event.FAIL: (      NO,     F,      NO, NO, NO,     NO),
+    Event.PAUSE: (     PAUSED, PAUSED, S,  F,  PAUSED, NO),
+    Event.RESUME: (    NO,     NO,     NO, NO, P,      NO),
+    Event.CANCEL: (    F,      F,      S,  F,  F,      NO),
+    Event.RESUBMIT: (  NO,     NO,     NO, P,  NO,     NO),
+}  # fmt: skip
+"""The state after each event in each state; NO where it is refused."""
+
+
 class JobTests(SynchronousTestCase):
+    def test_every_event_in_every_state(self) -> None:
+        for event in Event:
+            for before, after in zip((P, R, S, F, PAUSED, RETRY), TABLE[event], strict=True):
+                self.assertIs(TRANSITIONS.get((before, event)), after, (before, event))
+
+    def test_a_refused_event_changes_nothing(self) -> None:
+        one = job(State.RUNNING)
+        before = to_record(one)
+        for event in (Event.START, Event.RESUME, Event.RESUBMIT):
+            self.assertRaises(JobActionRefused, one.happens, event, 500.0, (1, "x", "y"))
+        self.assertEqual(to_record(one), before)
+
+    def test_states_and_types_as_orthanc_writes_them(self) -> None:
+        self.assertEqual(
+            {state.value for state in State},
+            {"Pending", "Running", "Success", "Failure", "Paused", "Retry"},
+        )
+        self.assertEqual({d.value for d in Direction}, {"PushTransfer", "PullTransfer"})
+
     def test_what_is_not_in_the_table_is_refused(self) -> None:
         for state in State:
             for event in Event:
@@ -75,3 +111,8 @@ class JobTests(SynchronousTestCase):
         self.assertEqual(to_record(from_record(record)), to_record(one))
         record["progress"]["unknown"] = 1
         self.assertEqual(from_record(record).progress.buckets_done, 7)
+        record["progress"] = {"buckets": 9}
+        self.assertEqual(from_record(record).progress, Progress(buckets=9))
+        for state in State:
+            record["state"] = state.value
+            self.assertIs(from_record(json.loads(json.dumps(record))).state, state)

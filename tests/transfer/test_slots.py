@@ -50,6 +50,35 @@ class SlotsTests(SynchronousTestCase):
         self.failureResultOf(Deferred.fromCoroutine(fail()), ValueError)
         self.assertEqual(slots.held, 0)
 
+    def test_thousands_that_end_at_once(self) -> None:
+        slots, ended = Slots(1), []
+        self.successResultOf(slots.acquire())
+
+        async def end(number: int) -> None:
+            async with slots.slot():
+                ended.append(number)
+
+        waiting = [Deferred.fromCoroutine(end(number)) for number in range(3000)]
+        slots.release()
+        for deferred in waiting:
+            self.successResultOf(deferred)
+        self.assertEqual((ended, slots.held), (list(range(3000)), 0))
+
+    def test_one_that_asks_again_waits_behind_the_others(self) -> None:
+        slots, order = Slots(1), []
+        self.successResultOf(slots.acquire())
+
+        async def twice(name: str) -> None:
+            for _ in range(2):
+                async with slots.slot():
+                    order.append(name)
+
+        both = [Deferred.fromCoroutine(twice(name)) for name in "ab"]
+        slots.release()
+        for deferred in both:
+            self.successResultOf(deferred)
+        self.assertEqual(order, ["a", "b", "a", "b"])
+
 
 class RunAllTests(SynchronousTestCase):
     def setUp(self) -> None:

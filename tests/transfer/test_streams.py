@@ -1,23 +1,32 @@
 """Bytes on their way: nothing lost, nothing held for long, backpressure both ways."""
 
+import gzip
+import struct
+import zlib
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from txtransfers.errors import BodyTooLarge
+from tests.dicom_files import make
+from txtransfers.errors import BadCompression, BodyTooLarge, WrongLength
+from txtransfers.store.memory import MemoryStore
+from txtransfers.threads import SynchronousThreads
 from txtransfers.transfer.streams import (
     SLICE,
     BucketCutter,
+    BucketReader,
     MemorySlices,
     RequestBody,
     Sink,
     SliceProducer,
+    bucket_sink,
     collecting_sink,
 )
+from txtransfers.wire.messages import Compression
 from txtransfers.wire.plan import Chunk
 
 
@@ -108,6 +117,22 @@ class RequestBodyTests(SynchronousTestCase):
         slices.asked[0].errback(ValueError())
         self.failureResultOf(done, ValueError)
 
+    def test_a_slow_socket_pauses_the_reading(self) -> None:
+        slices = Slices()
+        transport = StringTransport()
+        body = RequestBody(6, slices, lambda _size: None)
+        done = body.startProducing(transport)
+        body.pauseProducing()
+        for data in (b"ab", b"cd"):
+            slices.asked[-1].callback(data)
+        self.assertEqual((transport.value(), len(slices.asked)), (b"", 2))
+        body.resumeProducing()
+        body.resumeProducing()
+        slices.asked[-1].callback(b"ef")
+        slices.asked[-1].callback(b"")
+        self.successResultOf(done)
+        self.assertEqual(transport.value(), b"abcdef")
+
 
 class SinkTests(SynchronousTestCase):
     def setUp(self) -> None:
@@ -170,6 +195,46 @@ class SinkTests(SynchronousTestCase):
         self.successResultOf(idle)
         self.assertEqual(len(self.taken), 1)
 
+    def test_aborted_while_the_socket_is_paused(self) -> None:
+        """It goes on: otherwise nobody would learn that the connection is closed."""
+        for _ in range(3):
+            self.sink.write(bytes(SLICE))
+        self.assertEqual(self.transport.producerState, "paused")
+        self.sink.abort()
+        self.working[0].callback(None)
+        self.assertEqual(self.transport.producerState, "producing")
+        self.failureResultOf(self.end(), CancelledError)
+
+    def test_all_that_came_is_consumed_before_the_end(self) -> None:
+        self.sink.write(bytes(SLICE))
+        self.sink.write(b"ab")
+        done = self.end()
+        self.assertEqual(len(self.taken), 1)
+        self.working[0].callback(None)
+        self.assertEqual(self.taken[1:], [b"ab"])
+        self.assertNoResult(done)
+        self.working[1].callback(None)
+        self.successResultOf(done)
+        self.assertEqual(self.sink.taken, SLICE + 2)
+
+    def test_an_empty_body(self) -> None:
+        self.successResultOf(self.end())
+        self.assertEqual((self.taken, self.finished), ([], 1))
+
+    def test_the_last_slice_fails(self) -> None:
+        self.sink.write(b"ab")
+        done = self.end()
+        self.working[0].errback(ValueError())
+        self.failureResultOf(done, ValueError)
+        self.assertEqual(self.finished, 0)
+
+    def test_never_more_than_one_slice_at_work(self) -> None:
+        for _ in range(5):
+            self.sink.write(bytes(SLICE))
+        self.assertEqual(len(self.working), 1)
+        self.working[0].callback(None)
+        self.assertEqual([len(data) for data in self.taken], [SLICE, 4 * SLICE])
+
     def test_a_limit(self) -> None:
         sink, parts = collecting_sink(10)
         sink.write(b"0123456789")
@@ -198,3 +263,92 @@ class CutterTests(SynchronousTestCase):
             self.assertEqual(sorted(places), list(range(chunk.offset, chunk.offset + chunk.size)))
             joined.extend(places[place] for place in sorted(places))
         self.assertEqual(bytes(joined), data)
+
+
+class BucketTests(SynchronousTestCase):
+    """From a store, as it travels, into another."""
+
+    def setUp(self) -> None:
+        self.store = MemoryStore()
+        self.threads = SynchronousThreads()
+        self.id = self.store.add(make(filler=5000))
+        self.other = self.store.add(make(2, filler=100))
+        self.size = len(self.store.files[self.id])
+        self.chunks = (
+            Chunk(self.id, 1000, self.size - 1000),
+            Chunk(self.other, 0, len(self.store.files[self.other])),
+        )
+        self.plain = self.store.files[self.id][1000:] + self.store.files[self.other]
+
+    def travelling(self, compression: Compression) -> bytes:
+        reader = BucketReader(self.store, self.threads, self.chunks, compression)
+        slices = self.successResultOf(Deferred.fromCoroutine(reader.read_all()))
+        self.assertTrue(all(slices))
+        self.assertEqual(self.successResultOf(Deferred.fromCoroutine(reader.read())), b"")
+        for _ in range(2):
+            reader.close()
+        return b"".join(slices)
+
+    def receive(self, data: bytes, compression: Compression, step: int) -> Any:
+        """What was staged: place -> byte, by instance."""
+        staged: dict[str, dict[int, int]] = {self.id: {}, self.other: {}}
+
+        class Incoming:
+            def write(self, pieces: Any) -> "Deferred[None]":
+                for piece in pieces:
+                    staged[piece.id].update(enumerate(bytes(piece.data), piece.offset))
+                return succeed(None)
+
+        incoming: Any = Incoming()
+        sink = bucket_sink(self.threads, incoming, self.chunks, compression)
+        for start in range(0, len(data), step):
+            sink.write(data[start : start + step])
+        return Deferred.fromCoroutine(sink.finish()).addCallback(lambda _r: staged)
+
+    def test_read(self) -> None:
+        self.assertEqual(self.travelling(Compression.NONE), self.plain)
+        self.assertEqual(gzip.decompress(self.travelling(Compression.GZIP)), self.plain)
+
+    def test_received_at_its_places(self) -> None:
+        for compression in Compression:
+            for step in (1, 700, 10**6):
+                data = self.travelling(compression)
+                staged = self.successResultOf(self.receive(data, compression, step))
+                whole = self.store.files[self.id]
+                self.assertEqual(staged[self.id], dict(enumerate(whole[1000:], 1000)))
+                self.assertEqual(staged[self.other], dict(enumerate(self.store.files[self.other])))
+
+    def test_a_gzip_header_that_comes_byte_by_byte(self) -> None:
+        """A sink collects slices: what decodes them gets the header, with its checksum, whole."""
+        header = b"\x1f\x8b\x08\x02" + struct.pack("<IBB", 1700000000, 2, 3)
+        header += struct.pack("<H", zlib.crc32(header) & 0xFFFF)
+        member = header + gzip.compress(self.plain)[10:]
+        staged = self.successResultOf(self.receive(member, Compression.GZIP, 1))
+        self.assertEqual(len(staged[self.id]), self.size - 1000)
+
+    def test_another_length_or_no_gzip(self) -> None:
+        for data, compression, error in (
+            (self.plain[:-1], Compression.NONE, WrongLength),
+            (self.plain + b"!", Compression.NONE, WrongLength),
+            (gzip.compress(self.plain[:-1]), Compression.GZIP, WrongLength),
+            (gzip.compress(self.plain + b"!"), Compression.GZIP, WrongLength),
+            (gzip.compress(self.plain)[:-1], Compression.GZIP, BadCompression),
+            (self.plain, Compression.GZIP, BadCompression),
+            (b"", Compression.GZIP, BadCompression),
+            (b"", Compression.NONE, WrongLength),
+        ):
+            self.failureResultOf(self.receive(data, compression, 10**6), error)
+
+    def test_nothing_beyond_the_bucket_is_staged(self) -> None:
+        writes: list[Any] = []
+
+        class Incoming:
+            def write(self, pieces: Any) -> "Deferred[None]":
+                writes.extend(pieces)
+                return succeed(None)
+
+        incoming: Any = Incoming()
+        sink = bucket_sink(self.threads, incoming, self.chunks, Compression.NONE)
+        sink.write(self.plain + bytes(SLICE))
+        self.assertTrue(sink.failed)
+        self.assertEqual(writes, [])

@@ -4,7 +4,12 @@ from hashlib import sha1
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txtransfers.wire.identifiers import DicomIdentifiers, hash_identifiers, is_identifier
+from txtransfers.wire.identifiers import (
+    DicomIdentifiers,
+    hash_identifiers,
+    is_identifier,
+    strip_padding,
+)
 
 
 class IdentifierTests(SynchronousTestCase):
@@ -19,6 +24,8 @@ class IdentifierTests(SynchronousTestCase):
             )
         )
         self.assertEqual(ids.patient, "fa558bce-587a86d3-ad0da9b3-9d043d9d-4f5c5718")
+        self.assertEqual(ids.study, "8a8cf898-ca27c490-d0c7058c-929d0581-2bbf104d")
+        self.assertEqual(ids.series, "93034833-163e42c3-bc9a428b-194620cf-2c5799e5")
         self.assertEqual(ids.instance, "f689ddd2-662f8fe1-8b18180d-ec2a2cee-937917af")
 
     def test_parts_are_joined_by_bars_and_hashed_as_utf_8(self) -> None:
@@ -30,6 +37,31 @@ class IdentifierTests(SynchronousTestCase):
         ids = hash_identifiers(DicomIdentifiers("", "1", "2", "3"))
         self.assertEqual(ids.patient, "da39a3ee-5e6b4b0d-3255bfef-95601890-afd80709")
 
+    def test_a_bar_in_a_patient_id_is_a_bar(self) -> None:
+        """Orthanc does not escape it: the identifiers below are those of another patient."""
+        one = hash_identifiers(DicomIdentifiers("a|b", "1", "2", "3"))
+        other = hash_identifiers(DicomIdentifiers("a", "b|1", "2", "3"))
+        self.assertEqual(one.study, other.study)
+        self.assertNotEqual(one.patient, other.patient)
+
+    def test_text_that_is_no_unicode_is_hashed_as_the_bytes_that_it_was(self) -> None:
+        ids = hash_identifiers(
+            DicomIdentifiers(b"\xff".decode(errors="surrogateescape"), "", "", "")
+        )
+        self.assertEqual(ids.patient.replace("-", ""), sha1(b"\xff").hexdigest())
+
+    def test_padding(self) -> None:
+        for padded, text in (
+            ("1CT1", "1CT1"),
+            ("1CT1 ", "1CT1"),
+            ("1.2\0", "1.2"),
+            ("x \0 \0", "x"),
+            (" \0", ""),
+            (" x y ", " x y"),
+            ("x\n", "x\n"),
+        ):
+            self.assertEqual(strip_padding(padded), text)
+
     def test_form(self) -> None:
         self.assertTrue(is_identifier("da39a3ee-5e6b4b0d-3255bfef-95601890-afd80709"))
         for bad in (
@@ -38,5 +70,9 @@ class IdentifierTests(SynchronousTestCase):
             "da39a3ee-5e6b4b0d-3255bfef-95601890-afd80709\n",
             "../../../../../../../../../../../etc/passwd",
             "da39a3ee5e6b4b0d3255bfef95601890afd80709",
+            "da39a3ee-5e6b4b0d-3255bfef-95601890-afd8070",
+            "da39a3ee-5e6b4b0d-3255bfef-95601890-afd80709-afd80709",
+            "da39a3ee-5e6b4b0d-3255bfef-95601890-afd8070\u0669",
+            " da39a3ee-5e6b4b0d-3255bfef-95601890-afd80709",
         ):
             self.assertFalse(is_identifier(bad), bad)

@@ -4,7 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests import recorded
 from txtransfers.errors import BadMessage
+from txtransfers.wire.messages import Compression, parse_push, push_json
 from txtransfers.wire.plan import (
     MAX_URL_LENGTH,
     Chunk,
@@ -37,6 +39,59 @@ class PlanTests(SynchronousTestCase):
                 self.assertTrue(all(chunk.offset == 0 for chunk in bucket[1:]))
                 self.assertLess(bucket_size(bucket), 2 * target + len(plan))
 
+    @given(st.lists(st.binary(max_size=300), max_size=20), st.integers(1, 80), st.booleans())
+    def test_laid_end_to_end_the_bytes_are_the_same(
+        self, files: list[bytes], target: int, is_pull: bool
+    ) -> None:
+        wanted = instances(*map(len, files))
+        held = {i.id: data for i, data in zip(wanted, files, strict=True)}
+        arrived = {i.id: bytearray(i.size) for i in wanted}
+        for bucket in plan_buckets(wanted, target, 1700 if is_pull else None):
+            # As a chunks URL says it: instances end to end, from the first chunk's offset on.
+            whole = b"".join(held[chunk.id] for chunk in bucket)
+            travelling = whole[bucket[0].offset :][: bucket_size(bucket)]
+            for chunk in bucket:
+                part, travelling = travelling[: chunk.size], travelling[chunk.size :]
+                arrived[chunk.id][chunk.offset : chunk.offset + chunk.size] = part
+            self.assertEqual(travelling, b"")
+        self.assertEqual(arrived, {id_: bytearray(data) for id_, data in held.items()})
+
+    @given(st.integers(1, 10**12), st.integers(1, 10**7))
+    def test_the_cut_of_one_instance(self, size: int, target: int) -> None:
+        target = max(target, size // 1000)
+        plan = plan_buckets(instances(size), target)
+        self.assertEqual(len(plan), -(-size // (2 * target)) if size >= 2 * target else 1)
+        *equal, last = [bucket_size(bucket) for bucket in plan]
+        self.assertEqual(set(equal), {size // len(plan)} if equal else set())
+        self.assertEqual(last, size - sum(equal))
+
+    @given(st.lists(st.integers(1, 99), max_size=60))
+    def test_a_bucket_is_closed_as_soon_as_it_holds_the_target(self, sizes: list[int]) -> None:
+        plan = plan_buckets(instances(*sizes), 100)
+        for bucket in plan[:-1]:
+            self.assertGreaterEqual(bucket_size(bucket), 100)
+        for bucket in plan:
+            self.assertLess(bucket_size(bucket[:-1]), 100)
+        ids = [chunk.id for bucket in plan for chunk in bucket]
+        self.assertEqual(ids, sorted(ids))
+
+    def test_the_plan_of_a_stock_peer(self) -> None:
+        opening = recorded.load("push-none")[0]
+        assert opening.request_body is not None
+        request = parse_push(opening.request_body)
+        plan = plan_buckets(request.instances, 65536)
+        self.assertEqual(plan, request.buckets)
+        self.assertEqual([bucket_size(bucket) for bucket in plan], [107018] * 3 + [67676, 33838])
+        ours = parse_push(push_json(request.instances, plan, Compression.NONE))
+        self.assertEqual(ours, request)
+
+    def test_the_plans_of_stock_peers_are_accepted(self) -> None:
+        for name in ("push-none", "push-gzip", "push-sendertransferid"):
+            body = recorded.load(name)[0].request_body
+            assert body is not None
+            request = parse_push(body)
+            check_plan(request.instances, request.buckets)
+
     def test_at_twice_the_target_an_instance_is_cut_in_equal_parts(self) -> None:
         plan = plan_buckets(instances(1000), 100)
         self.assertEqual([bucket_size(bucket) for bucket in plan], [200] * 5)
@@ -47,6 +102,8 @@ class PlanTests(SynchronousTestCase):
     def test_from_the_target_on_an_instance_travels_alone(self) -> None:
         plan = plan_buckets(instances(100, 199), 100)
         self.assertEqual([len(bucket) for bucket in plan], [1, 1])
+        plan = plan_buckets(instances(10, 100, 10, 199, 200, 10), 100)
+        self.assertEqual([bucket_size(bucket) for bucket in plan], [100, 199, 200, 30])
 
     def test_small_ones_are_grouped_in_order_of_id(self) -> None:
         plan = plan_buckets(reversed(instances(60, 30, 20, 50)), 100)
@@ -57,14 +114,23 @@ class PlanTests(SynchronousTestCase):
 
     def test_an_empty_instance_makes_no_chunk(self) -> None:
         self.assertEqual(plan_buckets(instances(0), 100), ())
+        plan = plan_buckets(instances(0, 5, 0), 100)
+        self.assertEqual(plan, ((Chunk(identifier(1), 0, 5),),))
+        check_plan(instances(0, 5, 0), plan)
 
     def test_in_pull_mode_a_url_stays_short(self) -> None:
-        base = "http://a.peer.somewhere:8042"
-        plan = plan_buckets(instances(*[10] * 500), 10**6, len(base))
-        for bucket in plan:
-            self.assertLessEqual(len(base + chunks_path(bucket, "gzip")), MAX_URL_LENGTH)
-        self.assertGreater(len(plan[0]), 35)
-        self.assertEqual(len(plan_buckets(instances(*[10] * 500), 10**6)), 1)
+        small = instances(*[10] * 100)
+        for length in range(20, 80):
+            plan = plan_buckets(small, 10**6, length)
+            urls = ["x" * length + chunks_path(bucket, "gzip") for bucket in plan]
+            self.assertLessEqual(max(map(len, urls)), MAX_URL_LENGTH)
+            self.assertGreater(len(urls[0]), MAX_URL_LENGTH - 100, "it is used, too")
+        self.assertEqual(len(plan_buckets(small, 10**6)), 1)
+
+    def test_in_pull_mode_a_base_url_that_leaves_no_room(self) -> None:
+        """Each instance travels alone then: there is no shorter URL."""
+        plan = plan_buckets(instances(10, 10), 10**6, 3000)
+        self.assertEqual([len(bucket) for bucket in plan], [1, 1])
 
     def test_the_route(self) -> None:
         bucket = (Chunk("a", 5, 10), Chunk("b", 0, 20))
@@ -87,7 +153,27 @@ class CheckTests(SynchronousTestCase):
         self.assertIn("Byte 4", self.refused(one, (Chunk(a, 0, 4),), (Chunk(a, 6, 4),)))
         self.assertIn("Byte 0", self.refused(one))
         self.assertIn("twice", self.refused(one * 2, (Chunk(a, 0, 10),)))
+        self.assertIn("Byte 9", self.refused(one, (Chunk(a, 0, 9),)))
+        self.assertIn("Byte 0", self.refused(one, (Chunk(a, 10, 0),)))
+        self.assertIn("overlap", self.refused(one, (Chunk(a, 0, 10),), (Chunk(a, 0, 10),)))
+        self.assertIn("overlap", self.refused(one, (Chunk(a, 0, 10), Chunk(a, 3, 1))))
+        self.assertIn("Bucket 1", self.refused(one, (Chunk(a, 0, 10),), (Chunk(a, 11, 0),)))
+        two = instances(10, 10)
+        self.assertIn(f"Byte 0 of instance {b}", self.refused(two, (Chunk(a, 0, 10),)))
 
     def test_any_order_and_empty_buckets_are_fine(self) -> None:
         a = identifier(0)
         check_plan(instances(10), ((), (Chunk(a, 4, 6),), (Chunk(a, 0, 4), Chunk(a, 4, 0))))
+
+    @given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=5))
+    def test_exactly_the_plans_with_every_byte_once_pass(
+        self, ranges: list[tuple[int, int]]
+    ) -> None:
+        one = instances(6)
+        plan = [(Chunk(identifier(0), offset, size),) for offset, size in ranges]
+        covered = sorted(byte for start, size in ranges for byte in range(start, start + size))
+        inside = all(start + size <= 6 for start, size in ranges)
+        if covered == list(range(6)) and inside:
+            check_plan(one, plan)
+        else:
+            self.assertRaises(BadMessage, check_plan, one, plan)

@@ -5,7 +5,7 @@ before it is told to anybody outside.
 """
 
 from collections.abc import Callable
-from enum import Enum
+from enum import IntEnum
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
@@ -24,12 +24,12 @@ log = Logger()
 _INTERRUPTED = "The daemon stopped while the job was running; resubmit it to start it again"
 
 
-class _Wish(Enum):
-    """Why a running job is being stopped."""
+class _Wish(IntEnum):
+    """Why a running job is being stopped; of several wishes the highest counts."""
 
-    PAUSE = "pause"
-    CANCEL = "cancel"
-    STOP = "stop"
+    STOP = 0
+    PAUSE = 1
+    CANCEL = 2
 
 
 class _Run:
@@ -138,9 +138,10 @@ class JobRunner:
         if job.state is State.RUNNING:
             await self._wish(id_, _Wish.CANCEL)
             return
-        if job.state not in ENDED:
-            await self._abandon(job)
+        # Both begin at once: nothing can start the job, or go on with its transfer, in between.
+        abandoned = Deferred.fromCoroutine(self._abandon(job))
         await self._happens(job, Event.CANCEL, (*codes.CANCELLED, ""))
+        await abandoned
         await self._trim()
 
     async def resubmit(self, id_: str) -> None:
@@ -165,18 +166,24 @@ class JobRunner:
     def _wish(self, id_: str, wish: _Wish) -> "Deferred[None]":
         """Stop a running job for a reason; fires when it has stopped, or ended before."""
         run = self._running[id_]
-        run.wish = wish
+        is_first, run.wish = run.wish is None, max(wish, run.wish or wish)
         waiter: Deferred[None] = Deferred()
         run.ended.append(waiter)
+        transfer = self._transfers.get(id_)  # none when the run has ended, and is being settled
         # A commit that is under way is not interrupted: its end decides.
-        if run.deferred is not None and self._transfers[id_].stoppable():
+        if is_first and run.deferred is not None and transfer is not None and transfer.stoppable():
             run.deferred.cancel()
         return waiter
 
     def _schedule(self) -> None:
         """Start jobs while there is room."""
         while not self._stopping and self._has_room():
-            waiting = [job for job in self._jobs.values() if job.state is State.PENDING]
+            # One whose last run is still being settled waits until that is in the journal.
+            waiting = [
+                job
+                for job in self._jobs.values()
+                if job.state is State.PENDING and job.id not in self._running
+            ]
             if not waiting:
                 return
             self._start(min(waiting, key=lambda job: (-job.request.priority, job.sequence)))

@@ -11,10 +11,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import pydicom
-from pydicom.datadict import keyword_for_tag
-from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
+from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
@@ -29,10 +26,8 @@ from .interfaces import (
     IUpload,
     ResourceDetails,
 )
+from .tags import read_tags
 from .upload import EmbeddedUpload, UploadFolder
-
-_LONGEST_VALUE = 64 * 1024
-_PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 
 
 @implementer(IArchive)
@@ -86,15 +81,12 @@ class EmbeddedArchive:
         if id_ not in found:
             raise errors.UnknownResource(f"Unknown instance: {id_[:100]}")
         try:
-            with warnings.catch_warnings():
+            with (
+                warnings.catch_warnings(),
+                open(self._store.path(found[id_][1]), "rb") as file,
+            ):
                 warnings.simplefilter("ignore")
-                dataset = pydicom.dcmread(
-                    self._store.path(found[id_][1]),
-                    defer_size=_LONGEST_VALUE,
-                    stop_before_pixels=True,
-                    force=True,
-                )
-                return _simplify(dataset)
+                return read_tags(file, found[id_][0].size)
         except Exception as error:  # pydicom raises whatever a broken file leads it to
             raise errors.BadDicom(f"The tags of instance {id_} cannot be read: {error}") from error
 
@@ -201,7 +193,9 @@ def _search(
     limit: int,
 ) -> tuple[str, ...]:
     patterns = {
-        _keyword(tag): _pattern(value, case_sensitive) for tag, value in query.items() if value
+        keyword: _pattern(value, case_sensitive, _is_date(keyword))
+        for keyword, value in ((_keyword(tag), value) for tag, value in query.items())
+        if value
     }
     depth = LEVEL_NUMBER[level]
     joins = "".join(
@@ -236,9 +230,14 @@ def _keyword(tag: str) -> str:
     return tag
 
 
-def _pattern(value: str, case_sensitive: bool) -> "re.Pattern[str]":
+def _is_date(keyword: str) -> bool:
+    tag = tag_for_keyword(keyword)
+    return tag is not None and dictionary_VR(tag) == "DA"
+
+
+def _pattern(value: str, case_sensitive: bool, is_date: bool) -> "re.Pattern[str]":
     """DICOM's wildcards ``*`` and ``?``, alternatives by backslash, and ranges of dates."""
-    span = re.fullmatch(r"(\d{8})?-(\d{8})?", value)
+    span = re.fullmatch(r"(\d{8})?-(\d{8})?", value) if is_date else None
     if span:
         return _DateRange(span[1] or "", span[2] or "99999999")  # type: ignore[return-value]
     choices = (fnmatch.translate(part.replace("[", "[[]")) for part in value.split("\\"))
@@ -267,25 +266,3 @@ def _changes(
     lines = tuple(Change(s, t, LEVELS[level], id_, d) for s, t, level, id_, d in rows[:limit])
     last = lines[-1].seq if lines else since
     return lines, done, last
-
-
-def _simplify(dataset: Dataset) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for element in dataset:
-        if int(element.tag) in _PIXELS:
-            continue
-        name = element.keyword or (
-            "Unknown Tag & Data" if not element.tag.is_private else f"{element.tag}"
-        )
-        result[name] = _simplify_value(element)
-    return result
-
-
-def _simplify_value(element: Any) -> Any:
-    if element.VR == "SQ":
-        return [_simplify(item) for item in element.value]
-    if element.value is None or isinstance(element.value, bytes):
-        return None if element.value else ""
-    if isinstance(element.value, MultiValue):
-        return "\\".join(str(value) for value in element.value)
-    return str(element.value)

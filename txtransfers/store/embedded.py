@@ -8,6 +8,7 @@ names are removed (:meth:`EmbeddedStore.start`).
 
 import os
 import shutil
+import sqlite3
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -77,10 +78,10 @@ class EmbeddedStore:
                 f" bring it back from a backup, or move {self.path('')} away to start anew"
             )
         self.database.open()
+        self.empty_garbage()
         removed = self._remove_orphans()
         if removed:
             log.info("{count} files of unfinished transactions removed", count=removed)
-        self.empty_garbage()
 
     def stop(self) -> None:
         """Close the index."""
@@ -177,10 +178,20 @@ class EmbeddedStore:
         return report
 
     def empty_garbage(self) -> None:
-        """Unlink the files that no row names any more."""
+        """Unlink the files that no row names any more.
+
+        Never fails: what it follows has been decided, and what is left is for the next time.
+        """
+        try:
+            self._empty_garbage()
+        except (errors.TransfersError, sqlite3.Error) as error:
+            log.warn("Files that are not needed any more are kept for now: {error}", error=error)
+
+    def _empty_garbage(self) -> None:
         paths = self.database.read(index.take_garbage)
         if not paths:
             return
+        gone = []
         for path in paths:
             try:
                 os.unlink(self.path(path))
@@ -188,7 +199,9 @@ class EmbeddedStore:
                 pass
             except OSError as error:
                 log.warn("{error}", error=disk_error(error, self.path(path)))
-        for folder in self.database.write(lambda db: index.forget_garbage(db, paths)):
+                continue
+            gone.append(path)
+        for folder in self.database.write(lambda db: index.forget_garbage(db, gone)):
             shutil.rmtree(self.path(folder), ignore_errors=True)
 
     def free_space(self) -> int:
@@ -217,8 +230,17 @@ class EmbeddedStore:
         return EmbeddedReader(self, chunks)
 
     def receive(self, instances: Sequence[Instance]) -> "Deferred[IIncoming]":
-        """See :meth:`IInstanceStore.receive`."""
-        return self.threads.run(self._receive, instances)
+        """See :meth:`IInstanceStore.receive`; the space is freed where the caller is cancelled."""
+        outcome: Deferred[IIncoming] = Deferred()
+
+        def received(incoming: EmbeddedIncoming) -> "Deferred[None] | None":
+            if outcome.called:
+                return incoming.discard()
+            outcome.callback(incoming)
+            return None
+
+        self.threads.run(self._receive, instances).addCallback(received).addErrback(outcome.errback)
+        return outcome
 
     def _receive(self, instances: Sequence[Instance]) -> EmbeddedIncoming:
         needed = sum(instance.size for instance in instances)

@@ -4,6 +4,8 @@ Tables: ``resource`` is the DICOM tree (patients have no parent), ``file`` the f
 ``folder`` where files live, ``change`` the history, ``garbage`` files that are to be unlinked.
 A folder that is ``open`` may hold files that no row names: at start they are removed. So a crash at
 any instant leaves either all of a transaction or nothing: the one SQL transaction decides.
+An identifier is unique in its level only: a PatientID that has ``|`` in it can lead to the
+identifier of somebody's instance.
 """
 
 import json
@@ -26,9 +28,9 @@ MIGRATIONS = (
     CREATE TABLE folder(
         id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, open INTEGER NOT NULL);
     CREATE TABLE resource(
-        id INTEGER PRIMARY KEY, level INTEGER NOT NULL, public_id TEXT NOT NULL UNIQUE,
+        id INTEGER PRIMARY KEY, level INTEGER NOT NULL, public_id TEXT NOT NULL,
         parent INTEGER REFERENCES resource(id), uid TEXT NOT NULL, tags TEXT NOT NULL,
-        updated TEXT NOT NULL);
+        updated TEXT NOT NULL, UNIQUE(public_id, level));
     CREATE INDEX resource_parent ON resource(parent);
     CREATE INDEX resource_level ON resource(level, id);
     CREATE INDEX resource_uid ON resource(uid);
@@ -173,10 +175,17 @@ def insert(db: sqlite3.Connection, rows: Sequence[Row], overwrite: bool) -> Comm
 def _instances(db: sqlite3.Connection, rows: Iterable[Row]) -> dict[str, int]:
     known: dict[str, int] = {}
     for row in rows:
-        found = db.execute("SELECT id FROM resource WHERE public_id = ?", (row.id,)).fetchone()
+        found = _find(db, _INSTANCE, row.id)
         if found:
-            known[row.id] = found[0]
+            known[row.id] = found
     return known
+
+
+def _find(db: sqlite3.Connection, level: int, public_id: str) -> int | None:
+    found = db.execute(
+        "SELECT id FROM resource WHERE public_id = ? AND level = ?", (public_id, level)
+    ).fetchone()
+    return int(found[0]) if found else None
 
 
 def _file_values(row: Row) -> tuple[Any, ...]:
@@ -188,9 +197,9 @@ def _ensure_parents(
 ) -> int:
     parent: int | None = None
     for level, (public_id, uid, tags) in enumerate(parents.chain):
-        found = db.execute("SELECT id FROM resource WHERE public_id = ?", (public_id,)).fetchone()
-        if found:
-            parent = found[0]
+        found = _find(db, level, public_id)
+        if found is not None:
+            parent = found
             db.execute("UPDATE resource SET updated = ? WHERE id = ?", (date, parent))
             continue
         parent = db.execute(
@@ -229,13 +238,10 @@ def resource_row(db: sqlite3.Connection, level: Level, public_id: str) -> int:
 
     :raises UnknownResource: it is not there at that level.
     """
-    found = db.execute(
-        "SELECT id FROM resource WHERE public_id = ? AND level = ?",
-        (public_id, LEVEL_NUMBER[level]),
-    ).fetchone()
+    found = _find(db, LEVEL_NUMBER[level], public_id)
     if found is None:
         raise UnknownResource(f"Unknown {level.value.lower()}: {public_id[:100]}")
-    return int(found[0])
+    return found
 
 
 def lookup(db: sqlite3.Connection, resources: Iterable[Resource]) -> tuple[Instance, ...]:

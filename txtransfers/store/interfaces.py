@@ -33,7 +33,8 @@ class CommitReport:
     """What a commit did; identifiers are those that the files themselves have.
 
     :ivar stored: identifiers that were not there before, or were replaced.
-    :ivar already_stored: identifiers that were there and were left as they are.
+    :ivar already_stored: identifiers that were there and were left as they are; also of the second
+        and later ones of several files of one instance: the first counts.
     """
 
     stored: tuple[str, ...]
@@ -69,11 +70,15 @@ class IIncoming(Interface):
 
         Fails with :class:`CorruptedInstances` (incomplete, or another MD5) or :class:`BadDicom`,
         naming the instances; then nothing is shown, and it can be called again once the bytes of
-        those instances were written anew. Not while a write is under way.
+        those instances were written anew. After a success it gives the same report again, after
+        :meth:`discard` it fails with :class:`BadState`. Not while a write is under way.
         """
 
     def discard() -> "Deferred[None]":
-        """Free the space. Safe to call twice, and after a commit (then it does nothing)."""
+        """Free the space. Safe to call twice, and during or after a commit.
+
+        What a commit has shown by then stays.
+        """
 
 
 class IInstanceStore(Interface):

@@ -128,21 +128,30 @@ class MemoryIncoming:
         self._instances = instances
         self._bytes = {instance.id: bytearray(instance.size) for instance in instances}
         self._present = {instance.id: bytearray(instance.size) for instance in instances}
-        self._ended = False
+        self._report: CommitReport | None = None
+        self._discarded = False
 
     def write(self, pieces: Sequence[Piece]) -> "Deferred[None]":
         """See :meth:`IIncoming.write`."""
+        return execute(self._write, pieces)
+
+    def _write(self, pieces: Sequence[Piece]) -> None:
+        if self._discarded:
+            raise errors.StorageFailure("What was received is discarded")
         for piece in pieces:
             end = piece.offset + len(piece.data)
             self._bytes[piece.id][piece.offset : end] = piece.data
             self._present[piece.id][piece.offset : end] = b"\1" * len(piece.data)
-        return succeed(None)
 
     def commit(self) -> "Deferred[CommitReport]":
         """See :meth:`IIncoming.commit`."""
         return execute(self._commit)
 
     def _commit(self) -> CommitReport:
+        if self._report is not None:
+            return self._report
+        if self._discarded:
+            raise errors.BadState("What was received is discarded: it cannot be committed")
         bad = {}
         for instance in self._instances:
             digest = hashlib.md5(self._bytes[instance.id], usedforsecurity=False).hexdigest()
@@ -153,26 +162,29 @@ class MemoryIncoming:
         if bad:
             named = "; ".join(f"{id_} {what}" for id_, what in bad.items())
             raise errors.CorruptedInstances(f"Cannot be verified: {named}", tuple(bad))
-        files = {}
+        files: dict[str, bytes] = {}
+        already: list[str] = []
         for instance in self._instances:
             data = bytes(self._bytes[instance.id])
             try:
                 header = read_header(BytesIO(data), len(data))
             except errors.BadDicom as error:
                 raise errors.BadDicom(f"Instance {instance.id}: {error}") from None
-            files[header.ids.instance] = data
-        self._ended = True
-        already = tuple(id_ for id_ in files if id_ in self._store.files)
-        if self._store.overwrite_instances:
-            already = ()
-        stored = tuple(id_ for id_ in files if id_ not in already)
-        for id_ in stored:
-            self._store.add(files[id_])
-        return CommitReport(stored, already)
+            id_ = header.ids.instance
+            there = id_ in self._store.files and not self._store.overwrite_instances
+            if there or id_ in files:
+                already.append(id_)
+            else:
+                files[id_] = data
+        for data in files.values():
+            self._store.add(data)
+        self._report = CommitReport(tuple(files), tuple(already))
+        return self._report
 
     def discard(self) -> "Deferred[None]":
         """See :meth:`IIncoming.discard`."""
-        if not self._ended:
+        if self._report is None:
+            self._discarded = True
             self._bytes.clear()
             self._present.clear()
         return succeed(None)

@@ -1,6 +1,8 @@
 """The staging area of one transfer in the embedded store: written, verified, synced, shown."""
 
 import os
+import shutil
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -32,7 +34,9 @@ class EmbeddedIncoming:
         self._store = store
         self._number = number
         self._path = path
-        self._ended = False
+        self._deciding = threading.Lock()
+        self._report: CommitReport | None = None
+        self._discarded = False
         self._unsynced: list[StagedFile] = []
         self._syncing = 0
         maker = index.RowMaker()
@@ -74,6 +78,10 @@ class EmbeddedIncoming:
         return Deferred.fromCoroutine(self._commit())
 
     async def _commit(self) -> CommitReport:
+        if self._report is not None:
+            return self._report
+        if self._discarded:
+            raise errors.BadState("What was received is discarded: it cannot be committed")
         files = list(self._files.values())
         store = self._store
         await run_in_parallel(store.threads, store.commit_threads, StagedFile.complete, files)
@@ -83,23 +91,27 @@ class EmbeddedIncoming:
         return report
 
     def _show(self, files: list[StagedFile]) -> CommitReport:
-        self._store.sync_folder(self._path)
-        report = self._store.show([file.record for file in files], self._number)
-        if not report.stored:
-            self._store.remove_folder(self._number, self._path)
-        self._ended = True
-        self._store.promise_over(self)
-        return report
+        with self._deciding:
+            if self._discarded:
+                raise errors.BadState("What was received is discarded: it cannot be committed")
+            if self._report is None:
+                self._store.sync_folder(self._path)
+                self._report = self._store.show([file.record for file in files], self._number)
+                self._store.promise_over(self)
+                if not self._report.stored:
+                    shutil.rmtree(self._store.path(self._path), ignore_errors=True)
+            return self._report
 
     def discard(self) -> "Deferred[None]":
         """See :meth:`IIncoming.discard`."""
         return self._store.threads.run(self._discard)
 
     def _discard(self) -> None:
-        if not self._ended:
-            self._ended = True
-            self._store.remove_folder(self._number, self._path)
-            self._store.promise_over(self)
+        with self._deciding:
+            if self._report is None and not self._discarded:
+                self._discarded = True
+                self._store.remove_folder(self._number, self._path)
+                self._store.promise_over(self)
 
 
 def _record(
@@ -112,7 +124,7 @@ def _record(
 
 
 def _sync_quietly(files: list[StagedFile]) -> None:
-    """Sync, ahead of the commit, which tries again what failed, and tells of it."""
+    """Sync, ahead of the commit, which tells of what failed."""
     for file in files:
         try:
             file.sync()

@@ -82,6 +82,7 @@ class StagedFile:
         "_on_verified",
         "_present",
         "_ranges",
+        "_sync_error",
         "_synced",
         "bad_dicom",
         "digest",
@@ -104,6 +105,7 @@ class StagedFile:
         self._ranges: Ranges | None = Ranges()
         self._present = False
         self._synced = False
+        self._sync_error: StorageFull | StorageFailure | None = None
         self._generation = 0
         self._restart_hash()
         self._hashing = False
@@ -146,13 +148,22 @@ class StagedFile:
         return self.digest is not None
 
     def sync(self) -> None:
-        """Bring the bytes to the disk."""
+        """Bring the bytes to the disk.
+
+        :raises StorageFull, StorageFailure: now, or at an earlier call: the system tells once of
+            bytes that it could not write, a second fsync would seem to succeed.
+        """
+        if self._sync_error is not None:
+            raise self._sync_error
         if self._synced:
             return
         try:
             descriptor = os.open(self.path, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
+            except OSError as error:
+                self._sync_error = disk_error(error, self.path)
+                raise
             finally:
                 os.close(descriptor)
         except OSError as error:

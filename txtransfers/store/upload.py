@@ -97,20 +97,31 @@ class UploadedFile:
 
         :raises BadDicom: it has none.
         """
-        with open(self.path, "rb") as file:
-            return read_header(file, self.size)
+        try:
+            with open(self.path, "rb") as file:
+                return read_header(file, self.size)
+        except OSError as error:
+            raise disk_error(error, self.path) from error
 
     def row(self, maker: RowMaker, header: Header) -> Row:
         """What the index is to keep."""
         return maker.row(header, self.folder, self.name, self.size, self._md5.hexdigest())
 
+    def close(self) -> None:
+        """No more bytes come: a ZIP archive can have more files than may be open at once."""
+        self._file.close()
+
     def sync(self) -> None:
         """Bring the bytes to the disk, and close."""
+        self.close()
         try:
-            os.fsync(self._file.fileno())
+            descriptor = os.open(self.path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise disk_error(error, self.path) from error
-        self._file.close()
 
     def remove(self) -> None:
         """Close and unlink; safe to call twice."""
@@ -180,8 +191,11 @@ class EmbeddedUpload:
                     with archive.open(info) as source:
                         while data := source.read(_SLICE):
                             entry.write(data)
+                    entry.close()
                     yield entry
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        except errors.TransfersError:
+            raise
+        except Exception as error:  # zipfile raises whatever a broken archive leads it to
             raise errors.BadDicom(f"The ZIP archive cannot be read: {error}") from error
 
     def _show(self, pairs: list[tuple[UploadedFile, Header]]) -> tuple[StoredInstance, ...]:

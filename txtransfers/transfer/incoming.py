@@ -87,9 +87,10 @@ class PushTransaction:
         """A sink for the body of bucket ``number``; :meth:`received` must follow.
 
         :raises OutOfRange: there is no such bucket.
-        :raises BadState: it is being committed.
+        :raises BadState: it is being committed. :raises UnknownResource: it is being discarded.
         """
-        if self._state is not _State.RECEIVING:
+        self._refuse_if_ended()
+        if self._state is _State.COMMITTING:
             raise BadState("The transaction is being committed: it takes no more buckets")
         buckets = self._request.buckets
         if number >= len(buckets):
@@ -109,7 +110,9 @@ class PushTransaction:
         """Verify all, show all. A second call while the first runs waits for the same end.
 
         :raises CorruptedInstances, BadDicom: nothing is shown; it can be tried again.
+        :raises UnknownResource: it is being discarded.
         """
+        self._refuse_if_ended()
         if self._state is _State.COMMITTING:
             waiter: Deferred[CommitReport] = Deferred()
             self._waiting.append(waiter)
@@ -124,6 +127,10 @@ class PushTransaction:
             raise
         self._commit_ended(_State.ENDED, report)
         return report
+
+    def _refuse_if_ended(self) -> None:
+        if self._state is _State.ENDED:
+            raise UnknownResource("The push transaction is being deleted")
 
     def _commit_ended(self, state: _State, result: CommitReport | Failure) -> None:
         self._state = state

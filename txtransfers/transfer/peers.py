@@ -17,6 +17,7 @@ from twisted.internet import error as net
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferTimeoutError
 from twisted.internet.interfaces import IReactorTime
+from twisted.web._newclient import ParseError
 from twisted.web.client import (
     Agent,
     HTTPConnectionPool,
@@ -302,8 +303,14 @@ class Peer:
             reason = "no connection in time; is the address right, does a firewall drop it?"
         elif isinstance(inner, net.ConnectError):
             reason = f"cannot connect: {inner}"
+        elif isinstance(inner, ParseError | ValueError):
+            said = inner.data[:60] if isinstance(inner, ParseError) else str(inner)
+            raise PeerNonsense(
+                f"{self._who} answered {what} with something that is no HTTP ({said!r}). {_NO_PEER}"
+            ) from error
         else:
-            reason = f"the connection broke ({inner})"
+            broken = str(inner).rstrip(".")
+            reason = f"the connection broke ({broken}); its log, or a proxy's, may tell why"
         raise PeerUnreachable(f"{self._who}, {what}: {reason}") from error
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from twisted.logger import Logger
 from zope.interface import implementer
 
-from ..errors import PeerNonsense, PeerRefused, WrongLength, WrongOriginator
+from ..errors import PeerNonsense, PeerRefused, TransfersError, WrongLength, WrongOriginator
 from ..store.interfaces import IIncoming
 from ..wire.identifiers import is_identifier
 from ..wire.messages import TransferRequest, new_transfer_id
@@ -16,6 +17,8 @@ from .slots import run_all
 from .streams import bucket_sink
 
 _STOCK_LIMIT = 2**31
+
+log = Logger()
 
 
 @implementer(ITransfer)
@@ -117,8 +120,12 @@ class Pull:
     async def abandon(self) -> None:
         """See :meth:`ITransfer.abandon`."""
         incoming, self._incoming = self._incoming, None
-        if incoming is not None:
+        if incoming is None:
+            return
+        try:
             await incoming.discard()
+        except TransfersError as error:
+            log.warn("What an abandoned transfer staged is left behind: {error}", error=error)
 
     def stoppable(self) -> bool:
         """See :meth:`ITransfer.stoppable`: a commit is not interrupted, it is short."""

@@ -21,6 +21,7 @@ class Slots:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._held = 0
+        self._granting = False
         self._order = count()
         self._waiting: list[tuple[int, int, Deferred[None]]] = []
 
@@ -59,11 +60,15 @@ class Slots:
             self.release()
 
     def _grant(self) -> None:
+        if self._granting:  # a waiter gave back at once: the loop below goes on with the next
+            return
+        self._granting = True
         while self._waiting and self._held < self._limit:
             waiter = heappop(self._waiting)[2]
             if not waiter.called:  # a cancelled one has been called
                 self._held += 1
                 waiter.callback(None)
+        self._granting = False
 
 
 async def run_all(tasks: Iterable[Callable[[], Coroutine[Any, Any, None]]], at_once: int) -> None:

@@ -138,7 +138,7 @@ class ResourceNode(ApiResource):
         if self._level is not Level.INSTANCE:
             return NotFound()
         if name == "file":
-            return InstanceFile(self._id, self._parts, "application/dicom")
+            return InstanceFile(self._id, self._parts)
         if name == "simplified-tags":
             return Tags(self._id, self._parts)
         if name == "attachments":

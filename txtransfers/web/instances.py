@@ -104,16 +104,12 @@ class OfInstance(ApiResource):
 class InstanceFile(OfInstance):
     """``/instances/ID/file`` and ``/instances/ID/attachments/dicom/data``."""
 
-    def __init__(self, id_: str, parts: ArchiveParts, content_type: str) -> None:
-        super().__init__(id_, parts)
-        self._content_type = content_type
-
     async def get(self, request: StreamingRequest) -> None:
         """Stream the file."""
         instance = await find_instance(self._parts.store, self._id)
         chunk = Chunk(instance.id, 0, instance.size)
         reader = BucketReader(self._parts.store, self._parts.threads, (chunk,), Compression.NONE)
-        request.setHeader("Content-Type", self._content_type)
+        request.setHeader("Content-Type", "application/dicom")
         request.setHeader("Content-Length", str(instance.size))
         request.setHeader("Content-Disposition", f'filename="{instance.id}.dcm"')
         await stream(request, reader)
@@ -162,7 +158,7 @@ class Attachment(OfInstance):
     def getChild(self, path: bytes, request: Request) -> Resource:
         """An aspect."""
         if path == b"data":
-            return InstanceFile(self._id, self._parts, "application/octet-stream")
+            return InstanceFile(self._id, self._parts)
         if path in (b"size", b"md5", b"info"):
             return AttachmentAspect(self._id, path.decode(), self._parts)
         return NotFound()

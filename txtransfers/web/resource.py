@@ -217,7 +217,12 @@ def _answer_error(failure: Failure, request: StreamingRequest) -> None:
     error = failure.value
     assert error is not None
     if isinstance(error, ClientGone | CancelledError) or request._disconnected:
-        log.info("{method} {uri}: the client went away", method=request.method, uri=request.uri)
+        if not _is_whole(request):
+            log.info(
+                "{method} {uri}: the client went away",
+                method=request.method.decode("latin-1"),
+                uri=request.uri[:200].decode("latin-1"),
+            )
         request.abort()
         return
     if request.startedWriting:
@@ -248,6 +253,12 @@ def _answer_error(failure: Failure, request: StreamingRequest) -> None:
         headers["Retry-After"] = str(error.retry_after)
     body = json.dumps(error_json(error, status, request, details), indent="\t", ensure_ascii=False)
     _answer(Reply(_encode(body) + b"\n", "text/plain", status, headers), request)
+
+
+def _is_whole(request: StreamingRequest) -> bool:
+    """Whether the answer was written: a client that has it all may close before we are told."""
+    length = (request.responseHeaders.getRawHeaders("Content-Length") or [""])[0]
+    return bool(length == str(request.sentLength))
 
 
 def _encode(text: str) -> bytes:

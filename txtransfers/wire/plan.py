@@ -122,7 +122,8 @@ def check_plan(instances: Sequence[Instance], plan: Plan) -> None:
     for number, bucket in enumerate(plan):
         for chunk in bucket:
             _check_chunk(number, chunk, sizes)
-            ranges.setdefault(chunk.id, []).append((chunk.offset, chunk.size))
+            if chunk.size:
+                ranges.setdefault(chunk.id, []).append((chunk.offset, chunk.size))
     for instance in instances:
         _check_coverage(instance, ranges.get(instance.id, []))
 
@@ -148,9 +149,9 @@ def _check_coverage(instance: Instance, ranges: list[tuple[int, int]]) -> None:
                 f"Two chunks of instance {instance.id} overlap: one ends at byte {end}, "
                 f"another begins at byte {offset}"
             )
-        if offset > end and size:
+        if offset > end:
             break
-        end = max(end, offset + size)
+        end = offset + size
     if end < instance.size:
         raise BadMessage(
             f"Byte {end} of instance {instance.id} ({instance.size} bytes) is in no bucket"

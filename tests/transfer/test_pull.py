@@ -1,0 +1,244 @@
+"""Receiving in pull mode: the order of requests, and peers that fail, lie or are somebody else."""
+
+import zlib
+from typing import Any
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from tests.dicom_files import make
+from tests.transfer.fake_peer import FakePeer, SlowStore, parts
+from txtransfers.errors import (
+    BadCompression,
+    BadDicom,
+    CorruptedInstances,
+    PeerNonsense,
+    PeerRefused,
+    PeerUnreachable,
+    StorageFull,
+    WrongLength,
+    WrongOriginator,
+)
+from txtransfers.transfer.parts import ITransfer
+from txtransfers.transfer.progress import Progress
+from txtransfers.transfer.pull import Pull
+from txtransfers.wire.messages import Compression, Level, Resource, TransferRequest
+from txtransfers.wire.plan import MAX_URL_LENGTH, Instance
+
+
+class PullTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.store = SlowStore()
+        self.peer = FakePeer(self.clock)
+        held = self.peer.store
+        self.ids = sorted(held.add(make(number, filler=1000)) for number in (1, 2, 3))
+        study = held.headers[self.ids[0]].ids.study
+        self.request = TransferRequest((Resource(Level.STUDY, study),), Compression.NONE, "b")
+        self.buckets = [f"GET {id_[:2]} 0" for id_ in self.ids]
+        self.progress = Progress()
+
+    def pull(self, compression: Compression = Compression.NONE, **limits: int) -> Pull:
+        self.parts = parts(self.clock, self.store, **limits)
+        request = attrs.evolve(self.request, compression=compression)
+        return Pull(self.parts, self.peer, request)  # type: ignore[arg-type]
+
+    def begin(self, pull: Pull) -> Any:
+        return Deferred.fromCoroutine(pull.run(self.progress))
+
+    def failure(self, pull: Pull, error: type[Exception]) -> Any:
+        failed = self.failureResultOf(self.begin(pull), error).value
+        self.assertEqual(self.parts.slots.held, 0)
+        self.assertEqual(self.store.files, {}, "nothing shows")
+        return failed
+
+    def assert_arrived(self) -> None:
+        self.assertEqual(self.store.files, self.peer.store.files)
+
+    def test_interface(self) -> None:
+        verifyObject(ITransfer, self.pull())
+
+    def test_the_order_of_requests(self) -> None:
+        self.request = attrs.evolve(self.request, sender_transfer_id="given")
+        self.successResultOf(self.begin(self.pull()))
+        self.assertEqual(self.peer.asked, ["POST lookup", *self.buckets])
+        self.assertEqual(self.peer.sessions, {"given"})
+        self.assert_arrived()
+
+    def test_progress(self) -> None:
+        self.store.add(self.peer.store.files[self.ids[1]])
+        size = sum(len(data) for data in self.peer.store.files.values())
+        self.successResultOf(self.begin(self.pull()))
+        progress = self.progress
+        self.assertEqual((progress.buckets, progress.buckets_done), (3, 3))
+        self.assertEqual((progress.total_size, progress.done_size), (size, size))
+        self.assertEqual(progress.network_size, size)
+        self.assertEqual((progress.stored, progress.already_stored), (2, 1))
+
+    def test_large_and_small_instances_arrive_whole(self) -> None:
+        for number, filler in ((4, 5), (5, 20_000), (6, 2_500), (7, 100)):
+            self.peer.store.add(make(number, filler=filler))
+        for compression in Compression:
+            self.store = SlowStore()
+            self.successResultOf(self.begin(self.pull(compression, bucket_size=1500)))
+            self.assert_arrived()
+        self.assertTrue(self.peer.paths[-1].endswith("&compression=gzip"))
+
+    def test_urls_stay_short_whatever_the_peers_own_is(self) -> None:
+        for number in range(10, 80):
+            self.peer.store.add(make(number))
+        self.peer.base_url = "http://b.test:8042/" + "x" * 1000
+        self.successResultOf(self.begin(self.pull(bucket_size=10**6)))
+        self.assert_arrived()
+        lengths = [len(self.peer.base_url + path) for path in self.peer.paths]
+        self.assertLessEqual(max(lengths), MAX_URL_LENGTH)
+
+    def test_a_bucket_is_tried_again(self) -> None:
+        cut = iter([b"short", b""])
+        self.peer.mangle = lambda data: next(cut, data)
+        done = self.begin(self.pull(retries=2, threads=1))
+        self.assertNoResult(done)
+        self.clock.pump([1] * 4)
+        self.successResultOf(done)
+        self.assertEqual(self.peer.asked[1:4], [self.buckets[0]] * 3)
+        self.assertEqual((self.progress.retries, self.progress.buckets_done), (2, 3))
+        self.assert_arrived()
+
+    def test_answers_of_another_length(self) -> None:
+        for mangle in (lambda data: data[:-1], lambda data: data + b"!", lambda _data: b""):
+            self.peer.mangle = mangle
+            error = self.failure(self.pull(threads=1), WrongLength)
+            for word in ('"b"', self.ids[0], str(len(self.peer.store.files[self.ids[0]]))):
+                self.assertIn(word, str(error))
+
+    def test_answers_that_are_no_gzip(self) -> None:
+        for mangle in (lambda data: data[:-1], zlib.compress):
+            self.peer.mangle = mangle
+            self.failure(self.pull(Compression.GZIP), BadCompression)
+
+    def test_other_bytes(self) -> None:
+        self.peer.mangle = lambda data: data[:-1] + b"?"
+        error = self.failure(self.pull(), CorruptedInstances)
+        self.assertEqual(sorted(error.instances), self.ids)
+
+    def test_instances_that_are_no_dicom(self) -> None:
+        self.peer.store.files = dict.fromkeys(self.ids, bytes(2000))
+        self.failure(self.pull(), BadDicom)
+
+    def test_the_daemon_that_asked_for_it(self) -> None:
+        self.request = attrs.evolve(self.request, originator="another uuid")
+        error = self.failure(self.pull(), WrongOriginator)
+        for word in ("RemoteSelf", '"b"', "another uuid", "b's uuid"):
+            self.assertIn(word, str(error))
+        self.assertEqual(self.peer.asked, ["POST lookup"])
+        self.request = attrs.evolve(self.request, originator="b's uuid")
+        self.successResultOf(self.begin(self.pull()))
+
+    def test_identifiers_of_a_peers_choosing(self) -> None:
+        for bad in ("../../etc/passwd", "", "x?offset=0", self.ids[0].upper(), f"{self.ids[0]}\n"):
+            self.peer.lie = lambda found, bad=bad: (Instance(bad, 9, "0" * 32), *found[1:])  # type: ignore[misc]
+            error = self.failure(self.pull(), PeerNonsense)
+            self.assertIn('"b"', str(error))
+        self.peer.lie = lambda found: (found[0], *found)
+        self.assertIn("twice", str(self.failure(self.pull(), PeerNonsense)))
+        self.assertEqual(set(self.peer.asked), {"POST lookup"})
+
+    def test_a_size_that_is_not_true(self) -> None:
+        for more in (1, -1):
+            self.peer.lie = lambda found, more=more: [  # type: ignore[misc]
+                attrs.evolve(found[0], size=found[0].size + more)
+            ]
+            error = WrongLength if more > 0 else CorruptedInstances
+            self.failure(self.pull(), error)
+
+    def test_no_room(self) -> None:
+        self.store = SlowStore(room=10)
+        pull = self.pull()
+        self.failure(pull, StorageFull)
+        self.assertEqual(self.peer.asked, ["POST lookup"])
+        self.store.room = 2**30
+        self.successResultOf(self.begin(pull))
+        self.assert_arrived()
+
+    def test_nothing_at_all(self) -> None:
+        self.request = attrs.evolve(self.request, resources=())
+        self.successResultOf(self.begin(self.pull()))
+        self.assertEqual(self.peer.asked, ["POST lookup"])
+        self.assertEqual((self.progress.stored, self.progress.already_stored), (0, 0))
+
+    def test_paused_it_goes_on_where_it_was(self) -> None:
+        self.peer.steps[self.buckets[1]] = [Deferred()]
+        pull = self.pull(threads=1)
+        running = self.begin(pull)
+        running.cancel()
+        self.failureResultOf(running, CancelledError)
+        self.assertEqual((self.parts.slots.held, self.store.discarded), (0, 0))
+        self.successResultOf(self.begin(pull))
+        self.assertEqual(self.peer.asked, ["POST lookup", *self.buckets[:2], *self.buckets[1:]])
+        self.assertEqual(self.progress.buckets_done, 3)
+        self.assert_arrived()
+
+    def test_abandoned_it_frees_what_has_arrived_and_begins_anew(self) -> None:
+        self.peer.steps[self.buckets[1]] = [PeerUnreachable("cut")]
+        pull = self.pull(threads=1)
+        self.failure(pull, PeerUnreachable)
+        for _ in range(2):
+            self.successResultOf(Deferred.fromCoroutine(pull.abandon()))
+        self.assertEqual(self.store.discarded, 1)
+        self.peer.asked.clear()
+        self.successResultOf(self.begin(pull))
+        self.assertEqual(self.peer.asked, ["POST lookup", *self.buckets])
+        self.assertEqual(self.progress.buckets_done, 3)
+        self.assert_arrived()
+
+    def test_after_success_there_is_nothing_to_free(self) -> None:
+        pull = self.pull()
+        self.successResultOf(self.begin(pull))
+        self.successResultOf(Deferred.fromCoroutine(pull.abandon()))
+        self.assertEqual(self.store.discarded, 0)
+
+    def test_abandoning_never_raises(self) -> None:
+        self.store.is_broken = True
+        self.peer.steps[self.buckets[0]] = [PeerUnreachable("cut")]
+        pull = self.pull(threads=1)
+        self.failure(pull, PeerUnreachable)
+        self.successResultOf(Deferred.fromCoroutine(pull.abandon()))
+
+    def test_only_its_commit_is_not_stopped(self) -> None:
+        self.store.slow = {"commit"}
+        self.peer.steps[self.buckets[2]] = [first := Deferred()]
+        pull = self.pull()
+        done = self.begin(pull)
+        self.assertTrue(pull.stoppable())
+        first.callback(None)
+        self.assertFalse(pull.stoppable())
+        self.assertEqual(self.store.files, {})
+        self.store.go_on()
+        self.successResultOf(done)
+        self.assertTrue(pull.stoppable())
+
+    def test_a_stock_peer_refuses_what_lies_beyond_2_gib(self) -> None:
+        """Only there does the advice help."""
+
+        class Anything:
+            def receive(self, _instances: Any) -> Any:
+                return succeed(self)
+
+        self.store = Anything()  # type: ignore[assignment]
+        self.peer.lie = lambda _found: [Instance(self.ids[0], size, "")]
+        for size, status, is_advised in (
+            (2**31 + 2**20, 400, True),
+            (2**31 - 2**20, 400, False),
+            (2**31 + 2**20, 403, False),
+        ):
+            last = f"GET {self.ids[0][:2]} {size // 2}"
+            self.peer.steps[last] = [PeerRefused("Bad type for a parameter", status)]
+            self.peer.steps[f"GET {self.ids[0][:2]} 0"] = [Deferred()]
+            pull = self.pull(bucket_size=2**30 - 2**20, threads=3)
+            pull._parts = attrs.evolve(self.parts, store=self.store)
+            error = self.failureResultOf(self.begin(pull), PeerRefused).value
+            self.assertEqual("push" in str(error), is_advised)
+            self.assertEqual(error.status, status)
