@@ -50,12 +50,15 @@ def make(
 def rewritten(data: bytes, syntax: str, preamble: bool = True) -> bytes:
     """The same instance in another transfer syntax, or without preamble."""
     source = pydicom.dcmread(BytesIO(data))
-    source.file_meta.TransferSyntaxUID = syntax
-    if syntax == ExplicitVRBigEndian:
-        source["PixelData"].VR = "OB"
+    copy = Dataset()  # what was read cannot be written in another byte order
+    for element in source:
+        copy.add(element)
+    copy.file_meta = source.file_meta
+    copy.file_meta.TransferSyntaxUID = syntax
     out = BytesIO()
-    source.save_as(
+    pydicom.dcmwrite(
         out,
+        copy,
         implicit_vr=syntax == ImplicitVRLittleEndian,
         little_endian=syntax != ExplicitVRBigEndian,
         enforce_file_format=True,

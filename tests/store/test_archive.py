@@ -6,6 +6,7 @@ import os
 import zipfile
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -29,6 +30,7 @@ class ArchiveCase(SynchronousTestCase):
         self.archive = EmbeddedArchive(self.store)
 
     def now(self, result: Any) -> Any:
+        self.assertIsInstance(result, Deferred)
         return self.successResultOf(result)
 
     def fails(self, result: Any, error: type[BaseException]) -> str:
@@ -122,6 +124,23 @@ class TreeTests(ArchiveCase):
         self.assertEqual(ids, tuple(one.id for one in self.stored))
         self.assertEqual(self.now(self.archive.list_ids(Level.INSTANCE, 1, 2)), ids[1:3])
         self.assertEqual(len(self.now(self.archive.list_ids(Level.PATIENT, 0, 0))), 2)
+        self.assertEqual(self.now(self.archive.list_ids(Level.INSTANCE, 4, 9)), ids[4:])
+        self.assertEqual(self.now(self.archive.list_ids(Level.INSTANCE, 5, 0)), ())
+
+    def test_descendants(self) -> None:
+        one = self.stored[0]
+        for level, id_, wanted, count in (
+            (Level.PATIENT, one.patient, Level.STUDY, 2),
+            (Level.PATIENT, one.patient, Level.SERIES, 3),
+            (Level.PATIENT, one.patient, Level.INSTANCE, 4),
+            (Level.STUDY, one.study, Level.INSTANCE, 3),
+            (Level.SERIES, one.series, Level.SERIES, 1),
+            (Level.INSTANCE, one.id, Level.INSTANCE, 1),
+        ):
+            found = self.now(self.archive.descendants(level, id_, wanted))
+            self.assertEqual(len(set(found)), count, (level, wanted))
+        unknown = self.archive.descendants(Level.STUDY, NOBODY, Level.SERIES)
+        self.assertIn(NOBODY, self.fails(unknown, errors.UnknownResource))
 
     def test_details(self) -> None:
         one = self.stored[0]
@@ -140,6 +159,7 @@ class TreeTests(ArchiveCase):
         self.assertEqual(whole, ArchiveStatistics(2, 3, 4, 5, size))
         one = self.now(self.archive.statistics(Level.PATIENT, self.stored[4].patient))
         self.assertEqual((one.studies, one.instances, one.size), (1, 1, len(self.files[4])))
+        self.fails(self.archive.statistics(Level.STUDY, NOBODY), errors.UnknownResource)
 
     def test_delete_tells_what_remains(self) -> None:
         first = self.stored[0]
@@ -172,8 +192,40 @@ class TreeTests(ArchiveCase):
         self.assertEqual(self.search(Level.STUDY, StudyDate="20250101-20260201"), 2)
         self.assertEqual(self.search(Level.STUDY, StudyDescription="[H]*"), 0)
         self.assertEqual(self.search(Level.PATIENT, PatientID=""), 2)
+        self.assertEqual(self.search(Level.STUDY, StudyDate="-20260101"), 2)
+        self.assertEqual(self.search(Level.STUDY, StudyDate="20260301"), 1)
+        self.assertEqual(self.search(Level.STUDY, StudyDate="20260301-20260301"), 1)
+        self.assertEqual(self.search(Level.STUDY, **{"0008_0020": "20260302-"}), 0)
+        self.assertEqual(self.search(Level.STUDY, PatientID="P"), 0)
+        self.assertEqual(self.search(Level.STUDY, PatientID="*"), 3)
+        self.assertEqual(self.search(Level.STUDY, PatientID="P1", AccessionNumber="A?"), 1)
+        self.assertEqual(self.search(Level.STUDY, PatientID="P1", AccessionNumber="?"), 0)
+        self.assertEqual(self.search(Level.SERIES, Modality="o*"), 4)
+        self.assertEqual(self.search(Level.SERIES, True, Modality="o*"), 0)
+        self.assertEqual(self.search(Level.STUDY, NoSuchTag="x"), 0)
+        self.assertEqual(self.search(Level.STUDY, StudyDescription="Head.CT"), 0)
+        self.assertEqual(self.search(Level.STUDY, StudyDescription="HEAD CT"), 1)
         paged = self.now(self.archive.search(Level.STUDY, {}, False, 1, 1))
         self.assertEqual(paged, (self.stored[3].study,))
+
+    def test_pages_of_a_search_make_the_whole(self) -> None:
+        query = {"PatientName": "*e*"}
+        whole = self.now(self.archive.search(Level.INSTANCE, query, False, 0, 0))
+        self.assertEqual(len(whole), 5)
+        pages = [
+            self.now(self.archive.search(Level.INSTANCE, query, False, start, 2))
+            for start in (0, 2, 4, 6)
+        ]
+        self.assertEqual([len(page) for page in pages], [2, 2, 1, 0])
+        self.assertEqual(tuple(id_ for page in pages for id_ in page), whole)
+
+    def test_what_looks_like_a_range_of_dates_is_an_identifier(self) -> None:
+        self.add(make(9, study=9, patient="20250101-20260101"))
+        self.assertEqual(self.search(Level.PATIENT, PatientID="20250101-20260101"), 1)
+
+    def test_a_pattern_that_could_be_costly(self) -> None:
+        self.add(make(9, study=9, patient="a" * 60))
+        self.assertEqual(self.search(Level.PATIENT, PatientID="*a" * 30 + "b"), 0)
 
     def test_changes(self) -> None:
         lines, done, last = self.now(self.archive.changes(0, 4))
@@ -190,6 +242,21 @@ class TreeTests(ArchiveCase):
         _rest, done, last = self.now(self.archive.changes(last, 100))
         self.assertTrue(done)
         self.assertEqual(self.now(self.archive.changes(last, 100)), ((), True, last))
+        gone = self.stored[4]
+        self.now(self.archive.delete(Level.STUDY, gone.study))
+        lines, done, newest = self.now(self.archive.changes(last, 100))
+        self.assertEqual(
+            [(line.type, line.level, line.id) for line in lines],
+            [
+                ("Deleted", Level.INSTANCE, gone.id),
+                ("Deleted", Level.SERIES, gone.series),
+                ("Deleted", Level.STUDY, gone.study),
+                ("Deleted", Level.PATIENT, gone.patient),
+            ],
+        )
+        self.assertEqual((done, newest), (True, last + 4))
+        _lines, done, exact = self.now(self.archive.changes(last, 4))
+        self.assertEqual((done, exact), (True, newest))
 
     def test_all_tags(self) -> None:
         tags = self.now(self.archive.all_tags(self.stored[0].id))

@@ -1,8 +1,10 @@
 """All or nothing, even when the process dies: killed at every step of a commit, then reopened."""
 
 import hashlib
+import io
 import os
 import signal
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.dicom_files import make
 from txtransfers.errors import StorageFailure, UnknownResource
-from txtransfers.store import embedded, index, staging
+from txtransfers.store import archive, embedded, index, staging
 from txtransfers.store.archive import EmbeddedArchive
 from txtransfers.store.embedded import EmbeddedStore
 from txtransfers.store.interfaces import Piece
@@ -89,19 +91,21 @@ class CrashTests(SynchronousTestCase):
     def on_disk(self) -> list[str]:
         return sorted(
             os.path.join(path, name)
-            for path, _folders, names in os.walk(os.path.join(self.folder, "instances"))
+            for path, _folders, names in os.walk(self.folder)
             for name in names
+            if not name.startswith(embedded.INDEX_FILE)
         )
 
     def assert_holds(self, expected: int) -> None:
         """So many instances are shown, with the right bytes; no other file is on the disk."""
         store = self.open()
         try:
-            archive = EmbeddedArchive(store)
-            ids = self.successResultOf(archive.list_ids(Level.INSTANCE, 0, 0))
+            ids = self.successResultOf(EmbeddedArchive(store).list_ids(Level.INSTANCE, 0, 0))
             self.assertEqual(len(ids), expected)
             found = store.database.read(lambda db: index.find_files(db, ids))
             self.assertEqual(self.on_disk(), sorted(store.path(p) for _i, p in found.values()))
+            folders = {os.path.dirname(path) for _instance, path in found.values()}
+            self.assertEqual(set(os.listdir(store.path(""))), folders)
             for instance, path in found.values():
                 with open(store.path(path), "rb") as file:
                     self.assertEqual(hashlib.md5(file.read()).hexdigest(), instance.md5)
@@ -126,6 +130,53 @@ class CrashTests(SynchronousTestCase):
         self.assertTrue(self.in_a_child(arm, self.transfer))
         self.assert_holds(COUNT)
 
+    def test_a_second_time_changes_nothing(self) -> None:
+        self.assertFalse(self.in_a_child(lambda: None, self.transfer))
+        for arm in (
+            after(index, "insert"),
+            after(index, "close_folder"),
+            before(EmbeddedStore, "empty_garbage"),
+            after(os, "unlink", 2),
+            before(index, "forget_garbage"),
+            after(index, "forget_garbage"),
+        ):
+            self.assertTrue(self.in_a_child(self.later(arm), self.transfer))
+            self.assert_holds(COUNT)
+
+    def later(self, arm: Callable[[], None]) -> Callable[[], None]:
+        """Arm when the first byte comes: what is done at the start uses the same functions."""
+
+        def arm_at_receive() -> None:
+            real = EmbeddedStore.receive
+
+            def receive(*args: Any) -> Any:
+                arm()
+                return real(*args)
+
+            setattr(EmbeddedStore, "receive", receive)  # noqa: B010
+
+        return arm_at_receive
+
+    def test_a_discard_leaves_nothing_even_half_done(self) -> None:
+        def discard(store: EmbeddedStore) -> None:
+            (id_, data), *_rest = self.files.items()
+            declared = [Instance(id_, len(data), hashlib.md5(data).hexdigest())]
+            incoming: Any = self.successResultOf(store.receive(declared))
+            self.successResultOf(incoming.write([Piece(id_, 0, data)]))
+            self.successResultOf(incoming.discard())
+
+        for arm in (
+            before(EmbeddedStore, "remove_folder"),
+            before(os, "rmdir"),
+            before(index, "close_folder"),
+            after(index, "close_folder"),
+            after(index, "add_folder"),
+            before(os, "mkdir"),
+            after(os, "mkdir"),
+        ):
+            self.assertTrue(self.in_a_child(arm, discard))
+            self.assert_holds(0)
+
     def test_a_replacement_is_old_or_new(self) -> None:
         self.assertFalse(self.in_a_child(lambda: None, self.transfer))
         self.files = {id_: make(n, filler=3000, PatientSex="O") for n, id_ in enumerate(self.files)}
@@ -134,19 +185,36 @@ class CrashTests(SynchronousTestCase):
             store.overwrite_instances = True
             self.transfer(store)
 
-        for arm in (after(index, "insert"), before(EmbeddedStore, "empty_garbage")):
+        for arm, is_new in (
+            (after(index, "insert"), False),
+            (before(EmbeddedStore, "empty_garbage"), True),
+        ):
             self.assertTrue(self.in_a_child(arm, replace))
             self.assert_holds(COUNT)
+            shown = []
+            for path in self.on_disk():
+                with open(path, "rb") as file:
+                    shown.append(file.read() in self.files.values())
+            self.assertEqual(shown, [is_new] * COUNT)
 
     def test_a_deletion_is_whole(self) -> None:
         self.assertFalse(self.in_a_child(lambda: None, self.transfer))
 
         def delete(store: EmbeddedStore) -> None:
-            archive = EmbeddedArchive(store)
-            (patient,) = self.successResultOf(archive.list_ids(Level.PATIENT, 0, 0))
-            self.successResultOf(archive.delete(Level.PATIENT, patient))
+            whole = EmbeddedArchive(store)
+            (patient,) = self.successResultOf(whole.list_ids(Level.PATIENT, 0, 0))
+            self.successResultOf(whole.delete(Level.PATIENT, patient))
 
-        self.assertTrue(self.in_a_child(before(embedded.EmbeddedStore, "empty_garbage"), delete))
+        self.assertTrue(self.in_a_child(after(archive, "delete"), delete))
+        self.assert_holds(COUNT)
+        self.assertTrue(self.in_a_child(after(os, "unlink", 2), delete))
+        self.assert_holds(0)
+        self.assertFalse(self.in_a_child(lambda: None, self.transfer))
+        self.assert_holds(COUNT)
+        self.assertTrue(self.in_a_child(before(index, "forget_garbage"), delete))
+        self.assert_holds(0)
+        self.assertFalse(self.in_a_child(lambda: None, self.transfer))
+        self.assertTrue(self.in_a_child(before(EmbeddedStore, "empty_garbage"), delete))
         self.assert_holds(0)
 
     def upload(self, store: EmbeddedStore) -> None:
@@ -160,7 +228,28 @@ class CrashTests(SynchronousTestCase):
         for arm in (before(os, "fsync"), before(EmbeddedStore, "show"), after(index, "insert")):
             self.assertTrue(self.in_a_child(arm, self.upload))
             self.assert_holds(0)
+        self.assertTrue(self.in_a_child(before(EmbeddedStore, "empty_garbage"), self.upload))
+        self.assert_holds(1)
         self.assertFalse(self.in_a_child(lambda: None, self.upload))
+        self.assert_holds(COUNT)
+        self.assertTrue(self.in_a_child(before(EmbeddedStore, "empty_garbage"), self.upload))
+        self.assert_holds(COUNT)
+
+    def test_an_archive_of_files_is_there_or_not(self) -> None:
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w") as zipped:
+            for name, data in self.files.items():
+                zipped.writestr(name, data)
+
+        def upload(store: EmbeddedStore) -> None:
+            one: Any = EmbeddedArchive(store).upload()
+            self.successResultOf(one.write(out.getvalue()))
+            self.successResultOf(one.finish())
+
+        for arm in (after(os, "fsync", 3), before(EmbeddedStore, "show"), after(index, "insert")):
+            self.assertTrue(self.in_a_child(arm, upload))
+            self.assert_holds(0)
+        self.assertTrue(self.in_a_child(before(EmbeddedStore, "empty_garbage"), upload))
         self.assert_holds(COUNT)
 
     def test_everything_is_synced_before_it_is_shown(self) -> None:
@@ -197,6 +286,46 @@ class RestartTests(SynchronousTestCase):
         store.stop()
         error = self.assertRaises(StorageFailure, store.start)
         self.assertIn("newer release", str(error))
+
+    def test_everything_is_there_again(self) -> None:
+        folder = os.path.abspath(self.mktemp())
+        seen = []
+        for life in range(3):
+            store = EmbeddedStore(folder, SynchronousThreads())
+            store.start()
+            whole = EmbeddedArchive(store)
+            if life == 0:
+                for number in range(4):
+                    upload: Any = whole.upload()
+                    self.successResultOf(upload.write(make(number, study=number % 2)))
+                    self.successResultOf(upload.finish())
+            ids = self.successResultOf(whole.list_ids(Level.INSTANCE, 0, 0))
+            seen.append(
+                (
+                    whole.identifier,
+                    self.successResultOf(whole.statistics(None, "")),
+                    self.successResultOf(whole.changes(0, 100)),
+                    [self.successResultOf(whole.details(Level.INSTANCE, id_)) for id_ in ids],
+                    self.successResultOf(store.find(ids)),
+                )
+            )
+            store.stop()
+        self.assertEqual(seen[1:], seen[:-1])
+
+    def test_files_of_a_folder_that_was_open_and_that_no_row_names(self) -> None:
+        store = EmbeddedStore(os.path.abspath(self.mktemp()), SynchronousThreads())
+        store.start()
+        self.addCleanup(store.stop)
+        upload: Any = EmbeddedArchive(store).upload()
+        self.successResultOf(upload.write(make()))
+        self.successResultOf(upload.finish())
+        (folder,) = os.listdir(store.path(""))
+        for name in ("2.dcm", "core"):
+            with open(os.path.join(store.path(folder), name), "wb") as file:
+                file.write(make(2))
+        store.stop()
+        store.start()
+        self.assertEqual(os.listdir(store.path(folder)), ["1.dcm"])
 
     def test_files_without_an_index_are_not_touched(self) -> None:
         folder = os.path.abspath(self.mktemp())

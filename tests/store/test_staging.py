@@ -1,6 +1,7 @@
 """Staged bytes are verified only by a hash that was taken after they were written."""
 
 import hashlib
+import itertools
 import os
 import random
 import threading
@@ -61,6 +62,69 @@ class StagedFileTests(SynchronousTestCase):
                 self.assertEqual(stored.read(), DATA)
             self.assertEqual(file.record, "record")
 
+    @settings(max_examples=50)
+    @given(st.lists(st.integers(0, len(DATA)), max_size=8), st.randoms(use_true_random=False))
+    def test_any_cut_in_any_order_is_verified(self, cuts: list[int], noise: random.Random) -> None:
+        file = self.make()
+        bounds = sorted({0, *cuts, len(DATA)})
+        blocks = list(itertools.pairwise(bounds))
+        noise.shuffle(blocks)
+        for start, end in blocks:
+            self.assertFalse(file.verified)
+            file.write(start, DATA[start:end])
+        self.assertTrue(file.verified)  # without a second look at the end
+        self.assertTrue(file.complete())
+
+    def test_a_lie_before_the_end_is_found(self) -> None:
+        file = self.make()
+        file.write(0, DATA[:4000])
+        file.write(1000, bytes(10))
+        file.write(4000, DATA[4000:])
+        self.assertFalse(file.verified)
+        self.assertTrue(file.complete())
+        self.assertFalse(file.verified)
+        wrong = DATA[:1000] + bytes(10) + DATA[1010:]
+        self.assertEqual(file.digest, hashlib.md5(wrong).hexdigest())
+        file.write(1000, DATA[1000:1010])
+        self.assertTrue(file.complete())
+        self.assertTrue(file.verified)
+
+    def test_bytes_that_come_twice_cost_one_more_hash(self) -> None:
+        hashed: list[int] = []
+        real = hashlib.md5
+
+        class Counting:
+            def __init__(self, **kwargs: Any) -> None:
+                self._real = real(**kwargs)
+
+            def update(self, data: Any) -> None:
+                hashed.append(len(data))
+                self._real.update(data)
+
+            def hexdigest(self) -> str:
+                return self._real.hexdigest()
+
+        file = self.make()
+        self.patch(hashlib, "md5", Counting)
+        file._restart_hash()
+        for start in range(0, 4000, 100):
+            file.write(start, DATA[start : start + 100])
+        self.assertEqual(sum(hashed), 4000)
+        for start in range(0, 4000, 100):
+            file.write(start, DATA[start : start + 100])
+        file.write(4000, DATA[4000:])
+        self.assertEqual(sum(hashed), 4000)
+        self.assertTrue(file.complete())
+        self.assertTrue(file.verified)
+        self.assertEqual(sum(hashed), 4000 + len(DATA))
+
+    def test_no_bytes(self) -> None:
+        file = self.make(b"")
+        self.assertFalse(file.verified)
+        self.assertTrue(file.complete())
+        self.assertTrue(file.verified)
+        self.assertEqual(os.path.getsize(file.path), 0)
+
     def test_a_lie_after_the_truth_changes_nothing(self) -> None:
         file = self.make()
         file.write(0, DATA)
@@ -107,3 +171,32 @@ class StagedFileTests(SynchronousTestCase):
             thread.join()
         self.assertTrue(file.complete())
         self.assertTrue(file.verified)
+
+    def test_threads_that_race_with_a_liar(self) -> None:
+        for round_ in range(20):
+            file = self.make()
+            noise = random.Random(round_)
+            blocks = [(start, DATA[start : start + 251]) for start in range(0, len(DATA), 251)]
+            lies = [(start, bytes(len(block))) for start, block in noise.sample(blocks, 4)]
+            writes = [*blocks, *blocks, *lies]
+            noise.shuffle(writes)
+
+            def work(part: list[tuple[int, bytes]], file: Any = file) -> None:
+                for start, block in part:
+                    file.write(start, block)
+
+            threads = [threading.Thread(target=work, args=(writes[n::4],)) for n in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            self.assertTrue(file.complete())
+            with open(file.path, "rb") as stored:
+                self.assertEqual(hashlib.md5(stored.read()).hexdigest(), file.digest)
+            if not file.verified:
+                for start, block in blocks:
+                    file.write(start, block)
+                self.assertTrue(file.complete())
+            self.assertTrue(file.verified)
+            with open(file.path, "rb") as stored:
+                self.assertEqual(stored.read(), DATA)
