@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import time
+import warnings
 from collections.abc import Awaitable, Sequence
 from typing import Any, NoReturn
 from uuid import uuid4
@@ -173,7 +174,7 @@ class Daemon(Service):
         )
         self._journal = self._make_journal()
         self._peers = {
-            name: Peer(reactor, name, peer, settings.http_timeout, transfers.threads)
+            name: Peer(reactor, self._threads, name, peer, settings.http_timeout, transfers.threads)
             for name, peer in settings.peers.items()
         }
         self._build_transfers()
@@ -230,6 +231,8 @@ class Daemon(Service):
     def startService(self) -> None:
         """Open the store and the journal, then the door."""
         super().startService()
+        # What pydicom thinks of somebody's files concerns no operator.
+        warnings.filterwarnings("ignore", module=r"pydicom\.")
         for notice in self._settings.notices:
             log.info("{notice}", notice=notice)
         try:

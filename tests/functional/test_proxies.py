@@ -10,13 +10,18 @@ from demo.daemon import ROOT, free_ports
 from tests.functional.live import HOST, LiveTestCase, ask, peer_url, study_of, wait_until
 from tests.real_parts import need
 
-NGINX = """
+NGINX_HEAD = """
 daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
 events {{ worker_connections 256; }}
 http {{
     access_log off;
     client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+"""
+
+NGINX = (
+    NGINX_HEAD
+    + """
     upstream txtransfers {{ server {host}:{target}; keepalive 16; }}
     server {{
         listen {host}:{port};
@@ -29,17 +34,15 @@ http {{
         default_type text/html; }} }}
 }}
 """
+)
 
-NGINX_FOR_SAMPLE = """
-daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
-events {{ worker_connections 256; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+NGINX_FOR_SAMPLE = (
+    NGINX_HEAD
+    + """
     include {folder}/sample.conf;
 }}
 """
+)
 
 CERTIFICATE_PATHS = re.compile(r"/etc/(?:ssl/certs|ssl/private|haproxy)/[\w.-]+")
 

@@ -11,11 +11,11 @@ from txtransfers.errors import ConfigurationError
 from txtransfers.service import take_storage
 
 HOLD = """
-import sys, time
+import sys
 from txtransfers.service import take_storage
 take_storage(sys.argv[1])
 print("held", flush=True)
-time.sleep(60)
+sys.stdin.read()
 """
 
 
@@ -35,6 +35,7 @@ class LockTests(SynchronousTestCase):
     def test_against_another_process_that_is_killed(self) -> None:
         other = subprocess.Popen(
             [sys.executable, "-c", HOLD, self.folder],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
         )

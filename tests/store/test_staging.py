@@ -200,3 +200,21 @@ class StagedFileTests(SynchronousTestCase):
             self.assertTrue(file.verified)
             with open(file.path, "rb") as stored:
                 self.assertEqual(stored.read(), DATA)
+
+
+class HeaderReadTests(SynchronousTestCase):
+    def test_a_disk_that_fails_at_the_header_is_asked_again_at_the_commit(self) -> None:
+        errors = [OSError(5, "Input/output error")]
+
+        def look(_file: Any, _size: int) -> str:
+            if errors:
+                raise errors.pop()
+            return "record"
+
+        path = os.path.abspath(self.mktemp())
+        file = StagedFile(path, Instance("i", len(DATA), hashlib.md5(DATA).hexdigest()), look)
+        file.write(1000, DATA[1000:])
+        self.assertRaises(StorageFailure, file.write, 0, DATA[:1000])
+        self.assertFalse(file.verified)
+        self.assertTrue(file.complete())
+        self.assertEqual((file.verified, file.record), (True, "record"))

@@ -58,7 +58,9 @@ class ClientCase(TestCase):
         server = RecordedServer(exchanges, keep_alive, cookies)
         port = reactor.listenTCP(0, server, interface="127.0.0.1")
         url = f"http://127.0.0.1:{port.getHost().port}/"
-        peer = Peer(reactor, "B", peer_settings(url, **settings), TIMEOUT_S, 4)
+        peer = Peer(
+            reactor, SynchronousThreads(), "B", peer_settings(url, **settings), TIMEOUT_S, 4
+        )
         self.addCleanup(server.idle)
         self.addCleanup(port.stopListening)
         self.addCleanup(lambda: Deferred.fromCoroutine(peer.close()))

@@ -7,7 +7,6 @@ import fnmatch
 import json
 import re
 import sqlite3
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -81,11 +80,7 @@ class EmbeddedArchive:
         if id_ not in found:
             raise errors.UnknownResource(f"Unknown instance: {id_[:100]}")
         try:
-            with (
-                warnings.catch_warnings(),
-                open(self._store.path(found[id_][1]), "rb") as file,
-            ):
-                warnings.simplefilter("ignore")
+            with open(self._store.path(found[id_][1]), "rb") as file:
                 return read_tags(file, found[id_][0].size)
         except Exception as error:  # pydicom raises whatever a broken file leads it to
             raise errors.BadDicom(f"The tags of instance {id_} cannot be read: {error}") from error

@@ -236,10 +236,13 @@ class StagedFile:
 
     def _settle(self, whole: memoryview | bytes | None) -> None:
         """All bytes are hashed; where the MD5 is right, look at what they are."""
-        self.digest = self._hasher.hexdigest()
-        if not self.verified:
-            return
-        self._ranges = None
+        digest = self._hasher.hexdigest()
+        if digest == self.instance.md5:
+            self._look(whole)
+            self._ranges = None
+        self.digest = digest
+
+    def _look(self, whole: memoryview | bytes | None) -> None:
         try:
             if whole is not None:
                 self.record = self._on_verified(BytesIO(whole), self.instance.size)
@@ -248,3 +251,8 @@ class StagedFile:
                     self.record = self._on_verified(file, self.instance.size)
         except BadDicom as error:
             self.bad_dicom = error
+        except OSError as error:
+            # The commit hashes and looks once more.
+            self._restart_hash()
+            self._lazy = True
+            raise disk_error(error, self.path) from error

@@ -34,6 +34,7 @@ from ..errors import (
     PeerUnreachable,
     TransfersError,
 )
+from ..threads import IThreads
 from ..wire import messages
 from ..wire.messages import LookupAnswer, Resource, TransferRequest
 from .client import PlainAgent, Stall, Stalled, WideEndpointFactory, deliver, innermost
@@ -75,6 +76,7 @@ class Peer:
     def __init__(
         self,
         reactor: Any,
+        threads: IThreads,
         name: str,
         settings: PeerSettings,
         http_timeout: float,
@@ -89,6 +91,7 @@ class Peer:
         self.base_url = settings.url.rstrip("/")
         self.timeout = settings.timeout or http_timeout
         self._reactor: IReactorTime = reactor
+        self._threads = threads
         self._pool = HTTPConnectionPool(reactor, persistent=True)
         self._pool.maxPersistentPerHost = connections
         self._pool.cachedConnectionTimeout = _CACHED_CONNECTION_S
@@ -107,7 +110,10 @@ class Peer:
         """Ask for the instances below ``resources`` (``POST /transfers/lookup``)."""
         body = constant(messages.resources_json(resources))
         answer = await self._call(session, "POST", "/transfers/lookup", body)
-        return self._parse(answer, messages.parse_lookup_answer, "/transfers/lookup")
+        parsed: LookupAnswer = await self._threads.run(
+            self._parse, answer, messages.parse_lookup_answer, "/transfers/lookup"
+        )
+        return parsed
 
     async def open_push(self, opening: bytes, session: "Session") -> str:
         """Open a push transaction; gives the path of the transaction at the peer.

@@ -65,19 +65,13 @@ class Pull:
                 f" one that asked for this transfer ({wanted}): RemoteSelf, in its OrthancPeers,"
                 " must be the name that it has in the OrthancPeers here"
             )
-        self._check(answer.instances)
-        self._plan = await self._parts.threads.run(
-            plan_buckets,
-            answer.instances,
-            self._parts.limits.bucket_size,
-            len(self._peer.base_url),
-        )
+        self._plan = await self._parts.threads.run(self._make_plan, answer.instances)
         self._done.clear()
         progress.planned(answer.instances, self._plan)
         return await self._parts.store.receive(answer.instances)
 
-    def _check(self, instances: Sequence[Instance]) -> None:
-        """Refuse what would make a path, or a URL, of a peer's choosing."""
+    def _make_plan(self, instances: Sequence[Instance]) -> Plan:
+        """Plan; refuses what would make a path, or a URL, of a peer's choosing."""
         ids = [instance.id for instance in instances]
         bad = next((id_ for id_ in ids if not is_identifier(id_)), None)
         if bad is not None or len(set(ids)) != len(ids):
@@ -85,6 +79,8 @@ class Pull:
                 f'Peer "{self._peer.name}" answered the lookup with '
                 + (f"the identifier {bad[:100]!r}" if bad else "an instance that is listed twice")
             )
+        size = self._parts.limits.bucket_size
+        return plan_buckets(instances, size, len(self._peer.base_url))
 
     async def _fetch(self, number: int, incoming: IIncoming, progress: Progress) -> None:
         bucket = self._plan[number]

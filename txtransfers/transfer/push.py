@@ -128,5 +128,5 @@ class Push:
             log.info("The abandoned transaction stays at the peer: {error}", error=error)
 
     def stoppable(self) -> bool:
-        """See :meth:`ITransfer.stoppable`: whether the peer commits can be waited for later."""
+        """See :meth:`ITransfer.stoppable`: nothing is decided here, the peer commits or not."""
         return True
