@@ -66,6 +66,7 @@ class DefaultTests(ConfigTestCase):
                 jobs_history_size=10,
                 save_jobs=True,
                 overwrite_instances=False,
+                maximum_storage_size=0,
                 peers={},
                 transfers=config.TransfersSettings(
                     threads=6,
@@ -76,6 +77,9 @@ class DefaultTests(ConfigTestCase):
                     peer_connectivity_timeout=2,
                     peer_commit_timeout=600,
                     commit_threads_count=4,
+                    push_transaction_timeout=24 * 3600,
+                    job_retry_delays=(),
+                    delta=None,
                 ),
                 notices=(),
             ),
@@ -555,6 +559,36 @@ class PeerTests(ConfigTestCase):
             self.assertTrue(problem.startswith(f"OrthancPeers.{json.dumps(name)}: "), problem)
 
 
+class SurvivingTests(ConfigTestCase):
+    """Keys of jobs and transfers that survive."""
+
+    def test_delays(self) -> None:
+        for value in ([], [0], [1, 2.5, 3600]):
+            settings = self.value(Transfers={"JobRetryDelays": value})
+            self.assertEqual(tuple(value), settings.transfers.job_retry_delays)
+        for bad, words in (
+            (60, "an array of numbers of seconds"),
+            (["60"], 'found the text "60" in it'),
+            ([True], "found true in it"),
+            ([-1], "from 0"),
+            ([1e12], "31536000 s"),
+        ):
+            problem = self.refused(Transfers={"JobRetryDelays": bad})
+            self.assertTrue(problem.startswith("Transfers.JobRetryDelays: "), problem)
+            self.assertIn(words, problem)
+
+    def test_delta(self) -> None:
+        for value in (True, False):
+            self.assertIs(value, self.value(Transfers={"Delta": value}).transfers.delta)
+
+    def test_a_limit_of_the_storage(self) -> None:
+        settings = self.value(MaximumStorageSize=3)
+        self.assertEqual(3 * 2**20, settings.maximum_storage_size)
+        self.assertIn("no patient is deleted", " ".join(settings.notices))
+        settings = self.value(MaximumStorageSize=3, MaximumStorageMode="Reject")
+        self.assertNotIn("MaximumStorageSize", " ".join(settings.notices))
+
+
 class RefusedTests(ConfigTestCase):
     def test_what_asks_for_nothing_is_accepted(self) -> None:
         for key in REFUSED:
@@ -575,7 +609,6 @@ class RefusedTests(ConfigTestCase):
             ("HttpsVerifyPeers", False, "TLS"),
             ("HttpsCACertificates", "ca.pem", "TLS"),
             ("HttpProxy", f"u:{SECRET}@proxy:3128", "proxies are not supported"),
-            ("MaximumStorageSize", 1, "limit the file system"),
             ("OrthancPeersInDatabase", True, "list them under OrthancPeers"),
             ("HttpServerEnabled", False, "HTTP server"),
             ("ReadOnly", True, "read-only"),
@@ -592,7 +625,6 @@ class RefusedTests(ConfigTestCase):
         for name, value in (
             ("SslEnabled", 0),
             ("SslEnabled", None),
-            ("MaximumStorageSize", False),
             ("HttpProxy", None),
         ):
             self.assertIn(name, self.refused(**{name: value}))

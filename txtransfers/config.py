@@ -41,6 +41,9 @@ class TransfersSettings:
     :ivar peer_connectivity_timeout: seconds for a peer to say that it knows transfers.
     :ivar peer_commit_timeout: seconds for a peer to commit.
     :ivar commit_threads_count: instances that are verified and stored at once.
+    :ivar push_transaction_timeout: seconds that what was received waits for more.
+    :ivar job_retry_delays: seconds before each further try of a job that failed.
+    :ivar delta: whether what the receiver holds is not sent; None: where asking costs nothing.
     """
 
     threads: int
@@ -51,6 +54,9 @@ class TransfersSettings:
     peer_connectivity_timeout: float
     peer_commit_timeout: float
     commit_threads_count: int
+    push_transaction_timeout: float
+    job_retry_delays: tuple[float, ...]
+    delta: bool | None
 
 
 @attrs.frozen
@@ -63,6 +69,7 @@ class Settings:
     :ivar storage_directory: an absolute path; it may not exist yet.
     :ivar registered_users: user -> password.
     :ivar http_timeout: seconds without any progress after which a peer has failed.
+    :ivar maximum_storage_size: bytes that may be stored; 0 for any number.
     :ivar peers: by name, in the order of the file.
     :ivar notices: sentences for the log.
     """
@@ -80,6 +87,7 @@ class Settings:
     jobs_history_size: int
     save_jobs: bool
     overwrite_instances: bool
+    maximum_storage_size: int
     peers: Mapping[str, PeerSettings]
     transfers: TransfersSettings
     notices: tuple[str, ...]
@@ -183,6 +191,11 @@ def _notices(settings: Settings, found: Mapping[str, object]) -> tuple[str, ...]
             settings.authentication_enabled and not settings.registered_users,
             "AuthenticationEnabled is true and RegisteredUsers is empty: nobody can log in. "
             "Add a user.",
+        ),
+        (
+            bool(settings.maximum_storage_size) and found.get("MaximumStorageMode") != "Reject",
+            "MaximumStorageSize: what would not fit is refused; no patient is deleted to make room"
+            ' (MaximumStorageMode is always "Reject").',
         ),
         (
             settings.remote_access_allowed and not settings.authentication_enabled,

@@ -40,12 +40,6 @@ REFUSED = (
         "remove the key",
     ),
     Refused(
-        "MaximumStorageSize",
-        (0,),
-        "a limit of the storage is not supported: limit the file system that holds "
-        "StorageDirectory, and remove the key",
-    ),
-    Refused(
         "OrthancPeersInDatabase",
         (False,),
         "peers are read from this file alone: list them under OrthancPeers, and remove the key",

@@ -24,6 +24,7 @@ class Kind(Enum):
     INTEGER = "a whole number"
     SECONDS = "a number of seconds"
     TEXT = "a text"
+    DELAYS = "an array of numbers of seconds"
     OVERWRITE = 'true, false, "Always" or "Never"'
     ADDRESSES = "an array of IP addresses"
     USERS = "an object { user : password }"
@@ -138,6 +139,16 @@ KEYS = (
         False,
         "Whether an instance that is already stored is replaced by one that comes again.",
     ),
+    Key(
+        "MaximumStorageSize",
+        "maximum_storage_size",
+        Kind.INTEGER,
+        0,
+        "How much may be stored; what would not fit is refused, nothing is deleted. 0: no limit.",
+        unit="MB",
+        scale=MEBIBYTE,
+        maximum=2**40,
+    ),
     Key("OrthancPeers", "peers", Kind.PEERS, {}, "The peers, by name; see below.", secret=True),
     Key("Transfers", "transfers", Kind.SECTION, {}, "The transfers themselves; see below."),
 )
@@ -217,6 +228,30 @@ TRANSFERS_KEYS = (
         "How many instances are verified and stored at once.",
         minimum=1,
         maximum=1000,
+    ),
+    Key(
+        "PushTransactionTimeout",
+        "push_transaction_timeout",
+        Kind.SECONDS,
+        24 * 3600,
+        "How long what was received is kept while nobody goes on with it.",
+        unit="s",
+        minimum=1,
+    ),
+    Key(
+        "JobRetryDelays",
+        "job_retry_delays",
+        Kind.DELAYS,
+        (),
+        "How long a failed job waits before its first further try, its second, and so on.",
+        unit="s",
+    ),
+    Key(
+        "Delta",
+        "delta",
+        Kind.BOOLEAN,
+        None,
+        "Whether instances that the receiver holds are not sent. Unset: where asking is free.",
     ),
 )
 

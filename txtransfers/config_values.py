@@ -146,6 +146,16 @@ def _seconds(key: Key, value: object, _path: str, _problems: list[str]) -> float
     return value
 
 
+def _delays(key: Key, value: object, _path: str, _problems: list[str]) -> tuple[float, ...]:
+    if not isinstance(value, list | tuple):
+        raise unlike(key, value)
+    for seconds in value:
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            raise BadValueError(f"expected {key.kind.value}, found {describe(seconds)} in it")
+        _check_range(key, seconds)
+    return tuple(value)
+
+
 def _check_range(key: Key, value: float) -> None:
     if not key.minimum <= value <= key.maximum:
         unit = f" {key.unit}" if key.unit else ""
@@ -248,6 +258,7 @@ SCALARS: Mapping[Kind, Converter] = {
     Kind.BOOLEAN: _boolean,
     Kind.INTEGER: _integer,
     Kind.SECONDS: _seconds,
+    Kind.DELAYS: _delays,
     Kind.TEXT: _text,
     Kind.OVERWRITE: _overwrite,
     Kind.ADDRESSES: _addresses,

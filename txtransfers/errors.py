@@ -117,5 +117,5 @@ class WrongOriginator(PeerError):
     """``RemoteSelf`` leads to another daemon than the one that asked for the pull."""
 
 
-class Interrupted(TransfersError):
-    """The daemon stopped while the job was running."""
+class SourceChanged(TransfersError):
+    """What is transferred was deleted or replaced at its source; the text names an instance."""

@@ -17,6 +17,7 @@ from uuid import uuid4
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferTimeoutError
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
 
@@ -24,15 +25,15 @@ from . import __version__
 from .config import Settings, default, load
 from .errors import ConfigurationError, TransfersError
 from .jobs.journal import IJournal, MemoryJournal, SqliteJournal
-from .jobs.model import Direction
-from .jobs.runner import JobRunner
+from .jobs.model import ENDED, Direction
+from .jobs.runner import JobLimits, JobRunner
 from .store.archive import EmbeddedArchive
 from .store.embedded import EmbeddedStore
 from .threads import Threads
-from .transfer.incoming import PushTransactions
-from .transfer.parts import ITransfer, Limits, Parts
+from .transfer.incoming import PushTransactions, is_push
+from .transfer.parts import ITransfer, Limits, Memo, Parts
 from .transfer.peers import Peer
-from .transfer.pull import Pull
+from .transfer.pull import Pull, staging_name
 from .transfer.push import Push
 from .transfer.slots import Slots
 from .transfer.streams import SLICE
@@ -45,6 +46,9 @@ _THREADS_BESIDE_COMMITS = 8
 _COMMITS_AT_ONCE = 4
 _JOURNAL_FILE = "jobs.sqlite"
 _LOCK_FILE = "lock"
+
+_HOUSEKEEPING_S = 30.0
+"""Seconds between two looks for what has expired; less where that may be sooner."""
 
 _JOBS_STOP_S = 1.5
 """Seconds that jobs may take to stop; half of what a stop may take in all."""
@@ -64,6 +68,7 @@ class Options(UsageOptions):
         " Without a configuration it listens on 127.0.0.1:8042 and stores in ./OrthancStorage."
     )
     optParameters = [["config", "c", None, "The configuration, a JSON file as Orthanc's."]]
+    optFlags = [["no-jobs", None, "Forget the jobs of earlier runs instead of going on with them."]]
 
     def opt_version(self) -> NoReturn:
         """Print the version and exit."""
@@ -82,7 +87,7 @@ def makeService(options: Options) -> "Daemon":
         raise SystemExit(f"txtransfers: {error}") from None
     from twisted.internet import reactor  # noqa: PLC0415
 
-    return Daemon(reactor, settings, sockets, lock)
+    return Daemon(reactor, settings, sockets, lock, forget_jobs=bool(options["no-jobs"]))
 
 
 def take_storage(folder: str) -> int:
@@ -149,9 +154,17 @@ class Daemon(Service):
     name = "txtransfers"
 
     def __init__(
-        self, reactor: Any, settings: Settings, sockets: Sequence[socket.socket], lock: int
+        self,
+        reactor: Any,
+        settings: Settings,
+        sockets: Sequence[socket.socket],
+        lock: int,
+        forget_jobs: bool = False,
     ) -> None:
+        """:param forget_jobs: those of earlier runs."""
         self._reactor = reactor
+        self._forget_jobs = forget_jobs
+        self._housekeeping: LoopingCall | None = None
         self._settings = settings
         self._sockets = sockets
         self._lock = lock
@@ -171,6 +184,7 @@ class Daemon(Service):
             self._threads,
             settings.overwrite_instances,
             transfers.commit_threads_count,
+            settings.maximum_storage_size,
         )
         self._journal = self._make_journal()
         self._peers = {
@@ -180,11 +194,17 @@ class Daemon(Service):
         self._build_transfers()
         self._jobs = JobRunner(
             reactor,
+            self._threads,
             self._journal,
             self._make_transfer,
-            settings.concurrent_jobs,
-            settings.jobs_history_size,
+            JobLimits(
+                settings.concurrent_jobs,
+                settings.jobs_history_size,
+                transfers.job_retry_delays,
+                settings.save_jobs,
+            ),
             time.time,
+            self._describe_peer,
         )
 
     def _build_transfers(self) -> None:
@@ -208,6 +228,7 @@ class Daemon(Service):
                 transfers.bucket_size,
                 transfers.max_http_retries,
                 transfers.peer_commit_timeout,
+                transfers.delta,
             ),
             str(uuid4()),
         )
@@ -218,7 +239,13 @@ class Daemon(Service):
         path = os.path.join(self._settings.storage_directory, _JOURNAL_FILE)
         return SqliteJournal(path, self._threads)
 
-    def _make_transfer(self, direction: Direction, request: TransferRequest) -> ITransfer:
+    def _describe_peer(self, name: str) -> tuple[str, str]:
+        peer = self._settings.peers.get(name)
+        return self._settings.name, peer.url if peer is not None else ""
+
+    def _make_transfer(
+        self, direction: Direction, request: TransferRequest, memo: Memo
+    ) -> ITransfer:
         peer = self._peers.get(request.peer)
         if peer is None:
             raise ConfigurationError(
@@ -226,7 +253,7 @@ class Daemon(Service):
                 " restart, and resubmit the job"
             )
         make = Push if direction is Direction.PUSH else Pull
-        return make(self._parts, peer, request)
+        return make(self._parts, peer, request, memo)
 
     def startService(self) -> None:
         """Open the store and the journal, then the door."""
@@ -266,7 +293,15 @@ class Daemon(Service):
         )
 
     async def _open(self) -> None:
+        if self._forget_jobs:
+            known = await self._journal.load()
+            await self._journal.forget([job.id for job in known])
         await self._jobs.start()
+        await self._drop_orphans()
+        self._housekeeping = LoopingCall(self._keep_house)
+        self._housekeeping.clock = self._reactor
+        timeout = self._settings.transfers.push_transaction_timeout
+        self._housekeeping.start(min(_HOUSEKEEPING_S, timeout), now=False)
         for bound in self._sockets:
             address = bound.getsockname()
             port = self._reactor.adoptStreamPort(bound.fileno(), bound.family, self._site)
@@ -280,6 +315,30 @@ class Daemon(Service):
                 folder=self._settings.storage_directory,
             )
 
+    async def _drop_orphans(self) -> None:
+        """Remove what was staged for jobs that are not there any more."""
+        names = {
+            staging_name(job.id) for job in self._jobs.jobs() if job.state not in ENDED or job.kept
+        }
+        for staged in await self._store.staged():
+            if not is_push(staged.name) and staged.name not in names:
+                log.info(
+                    "What was staged for {name} ({size} bytes declared) is removed",
+                    name=staged.name,
+                    size=staged.size,
+                )
+                await self._store.drop(staged.name)
+
+    async def _expire(self) -> None:
+        timeout = self._settings.transfers.push_transaction_timeout
+        await self._transactions.expire(timeout, time.time())
+        await self._jobs.expire(timeout)
+
+    def _keep_house(self) -> "Deferred[None]":
+        return Deferred.fromCoroutine(self._expire()).addErrback(
+            lambda failure: log.failure("The housekeeping failed", failure)
+        )
+
     def stopService(self) -> "Deferred[None]":
         """Close the door, stop jobs and transfers, then close the store."""
         super().stopService()
@@ -289,6 +348,8 @@ class Daemon(Service):
         for port in self._ports:
             await port.stopListening()
         self._transactions.refuse_more()
+        if self._housekeeping is not None and self._housekeeping.running:
+            self._housekeeping.stop()
         await self._within(_JOBS_STOP_S, self._jobs.stop(), "jobs")
         await self._within(_TRANSACTIONS_STOP_S, self._transactions.stop(), "receptions")
         if self._site is not None:

@@ -1,12 +1,15 @@
 """One SQLite file: opened in WAL mode, migrated by numbered steps, written by one at a time.
 
 Everything here blocks and is called in threads of the pool. Used by the embedded store's index and
-by the journal of jobs. A write transaction that returned is on disk (``synchronous=FULL``).
+by the journal of jobs. A durable write that returned is on disk (``synchronous=FULL``), and with it
+all writes before it.
 """
 
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import TypeVar
 
 from .errors import StorageFailure, StorageFull
@@ -16,6 +19,37 @@ T = TypeVar("T")
 _BUSY_TIMEOUT_MS = 10_000
 
 
+class FairLock:
+    """A lock that is had in the order in which it was asked for.
+
+    A plain lock may go to the same thread again and again: who writes a large transaction in many
+    small steps would keep the others out.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._queue: deque[threading.Event] = deque()
+
+    def __enter__(self) -> None:
+        mine = threading.Event()
+        with self._guard:
+            self._queue.append(mine)
+            if self._queue[0] is mine:
+                mine.set()
+        mine.wait()
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        with self._guard:
+            self._queue.popleft()
+            if self._queue:
+                self._queue[0].set()
+
+
 class Database:
     """A SQLite file and its connections: one for writing, one a thread for reading."""
 
@@ -23,7 +57,7 @@ class Database:
         """:param migrations: SQL scripts; number N brings a file from version N to N + 1."""
         self._path = path
         self._migrations = migrations
-        self._write_lock = threading.Lock()
+        self._write_lock = FairLock()
         self._local = threading.local()
         self._all: list[sqlite3.Connection] = []
         self._writer: sqlite3.Connection | None = None
@@ -48,13 +82,18 @@ class Database:
         self._all.clear()
         self._writer = None
 
-    def write(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``function`` in a transaction of its own: committed when it returns, else undone."""
+    def write(self, function: Callable[[sqlite3.Connection], T], durable: bool = True) -> T:
+        """Run ``function`` in a transaction of its own: committed when it returns, else undone.
+
+        :param durable: false for a step that may be lost in a power cut, as long as no later
+            durable one is kept.
+        """
         with self._write_lock:
             connection = self._writer
             if connection is None:
                 raise StorageFailure(f"The database {self._path} is closed")
             try:
+                connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
                 connection.execute("BEGIN IMMEDIATE")
                 try:
                     result = function(connection)

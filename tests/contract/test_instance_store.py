@@ -1,6 +1,7 @@
 """One suite for every store: what IInstanceStore promises, and nothing of how it is kept."""
 
 import hashlib
+import itertools
 import os
 import queue
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,11 +14,20 @@ from zope.interface.verify import verifyObject
 
 from tests.dicom_files import make
 from txtransfers import errors
+from txtransfers.store import showing
 from txtransfers.store.archive import EmbeddedArchive
 from txtransfers.store.dicom import read_header
 from txtransfers.store.embedded import EmbeddedStore
-from txtransfers.store.interfaces import IIncoming, IInstanceReader, IInstanceStore, Piece
+from txtransfers.store.interfaces import (
+    CommitReport,
+    IIncoming,
+    IInstanceReader,
+    IInstanceStore,
+    Outcome,
+    Piece,
+)
 from txtransfers.store.memory import MemoryStore
+from txtransfers.store.steps import Step
 from txtransfers.threads import SynchronousThreads, Threads
 from txtransfers.wire.identifiers import is_identifier
 from txtransfers.wire.messages import Level, Resource
@@ -335,18 +345,19 @@ class _Suite:
         self.assertEqual(id_, read_header(BytesIO(data), len(data)).ids.instance)
         self.assertEqual(list(self.now(self.store.find([ZERO, id_]))), [id_])
 
-    def test_two_files_of_one_instance_the_first_counts(self: Any) -> None:
+    def test_of_two_files_of_one_instance_one_counts(self: Any) -> None:
         for overwrite, study in ((False, 1), (True, 2)):
             self.store.overwrite_instances = overwrite
-            first, second = make(1, study=study), make(1, study=study, PatientSex="M")
-            declared = [instance(first, "0" * 8 + ZERO[8:]), instance(second, "1" * 8 + ZERO[8:])]
+            files = make(1, study=study), make(1, study=study, PatientSex="M")
+            declared = [instance(f, str(n) * 8 + ZERO[8:]) for n, f in enumerate(files)]
             incoming = self.now(self.store.receive(declared))
-            pieces = [Piece(declared[1].id, 0, second), Piece(declared[0].id, 0, first)]
+            pieces = [Piece(declared[n].id, 0, files[n]) for n in (1, 0)]
             self.now(incoming.write(pieces))
             report = self.now(incoming.commit())
             (id_,) = report.stored
-            self.assertEqual(report.already_stored, (id_,))
-            self.assertEqual(self.read(Chunk(id_, 0, len(first))), first)
+            self.assertEqual(set(report.outcomes), {Outcome.STORED, Outcome.DIFFERENT})
+            winner = files[report.outcomes.index(Outcome.STORED)]
+            self.assertEqual(self.read(Chunk(id_, 0, len(winner))), winner)
 
     def test_identifiers_of_two_levels_that_are_equal(self: Any) -> None:
         """A PatientID that spells out another instance hashes to the same identifier."""
@@ -430,6 +441,148 @@ class _Suite:
             chunks = [Chunk(i, 0, len(d)) for i, d in zip(report.stored, data, strict=True)]
             self.assertEqual(self.read(*chunks), b"".join(data))
 
+    # Staging areas that wait
+
+    def halves(self: Any, one: Instance) -> tuple[Any, ...]:
+        half = one.size // 2
+        return ((Chunk(one.id, 0, half),), (Chunk(one.id, half, one.size - half),))
+
+    def test_what_is_missing(self: Any) -> None:
+        files = [make(n, filler=2000) for n in (1, 2)]
+        declared = [instance(f, f"{n:08x}-" + ZERO[9:]) for n, f in enumerate(files)]
+        plan = (*self.halves(declared[0]), *self.halves(declared[1]))
+        incoming = self.now(self.store.receive(declared))
+        self.assertEqual(self.now(incoming.missing(plan)), (0, 1, 2, 3))
+        half = plan[1][0].offset
+        self.now(incoming.write([Piece(declared[0].id, half, files[0][half:])]))
+        self.assertEqual(self.now(incoming.missing(plan)), (0, 2, 3))
+        self.now(incoming.write([Piece(declared[1].id, 0, files[1][:half])]))
+        self.now(incoming.write([Piece(declared[0].id, 0, files[0][:half])]))
+        self.assertEqual(self.now(incoming.missing(plan)), (3,))
+        both = ((*plan[0], *plan[3]),)
+        self.assertEqual(self.now(incoming.missing(both)), (0,))
+        half = plan[3][0].offset
+        self.now(incoming.write([Piece(declared[1].id, half, files[1][half:])]))
+        self.assertEqual(self.now(incoming.missing(plan)), ())
+
+    def test_it_is_found_again(self: Any) -> None:
+        data = make(1, filler=2000)
+        one = instance(data)
+        plan = self.halves(one)
+        half = plan[1][0].offset
+        incoming = self.now(self.store.receive([one], "the.name", b"a note"))
+        self.now(incoming.write([Piece(ZERO, 0, data[:half])]))
+        self.assertEqual(self.now(self.store.staged()), ())
+        self.now(incoming.close())
+        self.now(incoming.close())
+        (staged,) = self.now(self.store.staged())
+        self.assertEqual((staged.name, staged.size), ("the.name", len(data)))
+        again = self.now(self.store.reopen("the.name"))
+        verifyObject(IIncoming, again)
+        self.assertEqual(
+            (again.name, again.instances, again.note, again.held),
+            ("the.name", (one,), b"a note", frozenset()),
+        )
+        self.assertEqual(self.now(again.missing(plan)), (1,))
+        self.now(again.write([Piece(ZERO, half, data[half:])]))
+        (id_,) = self.now(again.commit()).stored
+        self.assertEqual(self.read(Chunk(id_, 0, len(data))), data)
+        self.assertEqual(self.now(self.store.staged()), ())
+
+    def test_what_is_complete_is_found_again(self: Any) -> None:
+        data = make(1)
+        incoming = self.now(self.store.receive([instance(data)], "one"))
+        self.now(incoming.write([Piece(ZERO, 0, data)]))
+        self.now(incoming.close())
+        again = self.now(self.store.reopen("one"))
+        self.assertEqual(self.now(again.missing(((Chunk(ZERO, 0, len(data)),),))), ())
+        self.assertEqual(len(self.now(again.commit()).stored), 1)
+
+    def test_discarded_it_is_not_found_again(self: Any) -> None:
+        incoming = self.now(self.store.receive([instance(make())], "one"))
+        self.assertFalse(self.now(incoming.discard()))
+        self.assertIsNone(self.now(self.store.reopen("one")))
+        self.assertIsNone(self.now(self.store.reopen("another")))
+        self.assertEqual(self.now(self.store.staged()), ())
+
+    def test_a_commit_is_remembered(self: Any) -> None:
+        data = make()
+        incoming = self.now(self.store.receive([instance(data)], "one"))
+        self.now(incoming.write([Piece(ZERO, 0, data)]))
+        report = self.now(incoming.commit())
+        self.now(incoming.close())
+        again = self.now(self.store.reopen("one"))
+        verifyObject(IIncoming, again)
+        self.assertEqual(self.now(again.missing(((Chunk(ZERO, 0, 1),),))), ())
+        self.assertEqual(self.now(again.commit()).outcomes, report.outcomes)
+        self.assertTrue(self.now(again.discard()))
+        self.now(again.close())
+        self.now(self.store.forget_reports(3600.0))
+        self.assertIsNotNone(self.now(self.store.reopen("one")))
+        self.now(self.store.forget_reports(-1.0))
+        self.assertIsNone(self.now(self.store.reopen("one")))
+
+    def test_a_wrong_md5_makes_the_bytes_missing(self: Any) -> None:
+        data, other = make(1), make(2)
+        wrong = b"x" * len(data)
+        declared = [instance(data), instance(other, "1" + ZERO[1:])]
+        plan = tuple((Chunk(one.id, 0, one.size),) for one in declared)
+        incoming = self.now(self.store.receive(declared))
+        self.now(incoming.write([Piece(ZERO, 0, wrong)]))
+        self.now(incoming.write([Piece(declared[1].id, 0, other)]))
+        self.fails(incoming.commit(), errors.CorruptedInstances)
+        self.assertEqual(self.now(incoming.missing(plan)), (0,))
+
+    # What is here already
+
+    def test_held_instances_need_not_come(self: Any) -> None:
+        files = [make(n) for n in (1, 2)]
+        (id_,) = self.put(files[0])
+        declared = [instance(files[0], id_), instance(files[1])]
+        incoming = self.now(self.store.receive(declared, "one", b"", True))
+        self.assertEqual(incoming.held, {id_})
+        plan = tuple((Chunk(one.id, 0, one.size),) for one in declared)
+        self.assertEqual(self.now(incoming.missing(plan)), (1,))
+        self.now(incoming.close())
+        incoming = self.now(self.store.reopen("one"))
+        self.assertEqual(incoming.held, {id_})
+        self.now(incoming.write([Piece(ZERO, 0, files[1])]))
+        report = self.now(incoming.commit())
+        self.assertEqual(report.outcomes, (Outcome.ALREADY_STORED, Outcome.STORED))
+
+    def test_without_delta_nothing_is_held(self: Any) -> None:
+        (id_,) = self.put(make())
+        incoming = self.now(self.store.receive([instance(make(), id_)]))
+        self.assertEqual(incoming.held, frozenset())
+        other = instance(make(1, PatientSex="M"), id_)
+        incoming = self.now(self.store.receive([other], "", b"", True))
+        self.assertEqual(incoming.held, frozenset())
+
+    def test_a_held_instance_that_is_gone_must_come(self: Any) -> None:
+        data = make()
+        (id_,) = self.put(data)
+        one = instance(data, id_)
+        incoming = self.now(self.store.receive([one], "", b"", True))
+        self.delete(id_)
+        error = self.fails(incoming.commit(), errors.CorruptedInstances)
+        self.assertEqual(error.instances, (id_,))
+        self.assertEqual(incoming.held, frozenset())
+        self.assertEqual(self.now(incoming.missing(((Chunk(id_, 0, one.size),),))), (0,))
+        self.now(incoming.write([Piece(id_, 0, data)]))
+        self.assertEqual(self.now(incoming.commit()).outcomes, (Outcome.STORED,))
+        self.assertEqual(self.read(Chunk(id_, 0, one.size)), data)
+
+    def test_other_content_is_told(self: Any) -> None:
+        self.put(make())
+        changed = make(PatientSex="M")
+        for overwrite, outcome in ((False, Outcome.DIFFERENT), (True, Outcome.REPLACED)):
+            self.store.overwrite_instances = overwrite
+            incoming = self.now(self.store.receive([instance(changed)]))
+            self.now(incoming.write([Piece(ZERO, 0, changed)]))
+            report = self.now(incoming.commit())
+            self.assertEqual(report.outcomes, (outcome,))
+            self.assertEqual(CommitReport.from_text(report.to_text()).outcomes, (outcome,))
+
 
 class MemoryStoreTests(_Suite, SynchronousTestCase):
     def setUp(self) -> None:
@@ -456,12 +609,12 @@ class EmbeddedStoreTests(_Suite, SynchronousTestCase):
         return os.listdir(os.path.join(self.folder, "instances"))
 
     def test_discard_frees_the_space(self) -> None:
-        free = self.store.free_space()
+        free = self.store.space.free()
         incoming = self.now(self.store.receive([Instance(ZERO, 10**7, "")]))
-        self.assertLess(self.store.free_space(), free - 9 * 10**6)
+        self.assertLess(self.store.space.free(), free - 9 * 10**6)
         self.now(incoming.discard())
         self.assertEqual(self.folders(), [])
-        self.assertFalse(self.store._promised)
+        self.assertFalse(self.store.space._areas)
 
     def test_files_that_are_not_shown_are_not_kept(self) -> None:
         self.put(make(1))
@@ -473,6 +626,65 @@ class EmbeddedStoreTests(_Suite, SynchronousTestCase):
         report = self.now(incoming.commit())
         self.assertEqual((report.stored, report.already_stored), ((), ()))
         self.assertEqual(self.folders(), [])
+
+
+class LargeCommitTests(EmbeddedStoreTests):
+    """The same where every commit is a large one, which is inserted in steps."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(showing, "BATCH_STEP", 0)
+        self.patch(showing, "islice", lambda rows, _size: itertools.islice(rows, 2))
+
+    def test_others_commit_between_the_steps(self) -> None:
+        """What they show meanwhile is kept, and joined with what is in the batch."""
+        for overwrite in (False, True):
+            self.setUp()
+            files = [make(n, series=n % 2) for n in range(6)]
+            meanwhile = [make(3, series=1), make(9, series=0), make(5, series=1, PatientSex="O")]
+
+            def step(passed: Step, meanwhile: list[bytes] = meanwhile) -> None:
+                if passed is Step.BATCH_ADDED and meanwhile:
+                    upload = EmbeddedArchive(self.store).upload()
+                    self.now(upload.write(meanwhile.pop()))
+                    self.now(upload.finish())
+
+            self.store.overwrite_instances = overwrite
+            self.store._showing._step = step
+            declared = [instance(f, f"{n:08x}-" + ZERO[9:]) for n, f in enumerate(files)]
+            incoming = self.now(self.store.receive(declared))
+            for one, data in zip(declared, files, strict=True):
+                self.now(incoming.write([Piece(one.id, 0, data)]))
+            report = self.now(incoming.commit())
+            self.assertEqual(meanwhile, [])
+            other = Outcome.REPLACED if overwrite else Outcome.ALREADY_STORED
+            different = Outcome.REPLACED if overwrite else Outcome.DIFFERENT
+            self.assertEqual(
+                report.outcomes,
+                (*[Outcome.STORED] * 3, other, Outcome.STORED, different),
+            )
+            archive = EmbeddedArchive(self.store)
+            statistics = self.now(archive.statistics(None, ""))
+            self.assertEqual(
+                (statistics.patients, statistics.studies, statistics.series, statistics.instances),
+                (1, 1, 2, 7),
+            )
+            (patient,) = self.now(archive.list_ids(Level.PATIENT, 0, 0))
+            whole = self.now(self.store.lookup([Resource(Level.PATIENT, patient)]))
+            content = {data for data in files if data != files[5]} | {
+                make(9, series=0),
+                files[5] if overwrite else make(5, series=1, PatientSex="O"),
+            }
+            self.assertEqual({self.read(Chunk(i.id, 0, i.size)) for i in whole}, content)
+            changes, _done, _last = self.now(archive.changes(0, 100))
+            new = [change.id for change in changes if change.type.startswith("New")]
+            self.assertEqual(len(new), len(set(new)))
+            self.assertEqual(len(new), 1 + 1 + 2 + 7)
+            self.assertEqual(
+                sum(map(len, map(os.listdir, map(self.store.path, self.folders())))), 7
+            )
+            self.now(archive.delete(Level.PATIENT, patient))
+            self.assertEqual(self.now(archive.list_ids(Level.PATIENT, 0, 0)), ())
 
 
 class _Mailbox:

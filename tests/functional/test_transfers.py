@@ -85,7 +85,7 @@ class TransferTests(LiveTestCase):
         study = study_of(next(iter(uploaded.values())))
         self.transfer(a, "send", study, SenderTransferID="my transfer #1")
         methods = [request.method for request in recorder.requests]
-        self.assertEqual((methods[0], methods[-1]), ("POST", "POST"))
+        self.assertEqual((methods[0], methods[-2:]), ("POST", ["POST", "GET"]))
         self.assertIn("PUT", methods)
         for request in recorder.requests:
             self.assertEqual(request.headers["sender-transfer-id"], "my transfer #1")
@@ -165,9 +165,12 @@ class TransferTests(LiveTestCase):
         changed.write_bytes(path.read_bytes()[:-2] + b"\1\2")
         again = b.client.upload(changed)
         self.assertEqual((told["ID"], "AlreadyStored"), (again["ID"], again["Status"]))
+        content = self.transfer(b, "pull", study, "A", Delta=False)["Content"]
+        self.assertEqual({"AlreadyStored": 1}, content["Outcomes"])
+        self.assertGreater(int(content["NetworkSize"]), 0)
         content = self.transfer(b, "pull", study, "A")["Content"]
-        self.assertEqual(0, content["StoredInstances"])
-        self.assertEqual(1, content["AlreadyStoredInstances"])
+        self.assertEqual({"AlreadyStored": 1}, content["Outcomes"])
+        self.assertEqual("0", content["NetworkSize"])
         self.assert_holds(b, {told["ID"]: told})
         a.stop()
         self._ended.append(a)
@@ -209,7 +212,10 @@ class TransferTests(LiveTestCase):
         self.assertEqual((200, b"{}"), (answer.status, answer.body.strip()), answer.body)
         self.assert_holds(b, {id_: told})
         answer = ask(b.port, "POST", f"{pushed}/commit", b"")
-        self.assertEqual((404, 17), (answer.status, answer.json["OrthancStatus"]))
+        self.assertEqual((200, b"{}"), (answer.status, answer.body.strip()), "it is done already")
+        for method, route in (("PUT", f"{pushed}/0"), ("DELETE", pushed)):
+            answer = ask(b.port, method, route, b"")
+            self.assertEqual((404, 17), (answer.status, answer.json["OrthancStatus"]))
 
 
 class UploadTests(LiveTestCase):

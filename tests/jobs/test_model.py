@@ -1,7 +1,9 @@
 """Jobs: states, transitions, records."""
 
 import json
+from copy import deepcopy
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from txtransfers.errors import JobActionRefused
@@ -36,14 +38,50 @@ NO = None
 TABLE = {
     # what happens:    P       R       S   F   PAUSED  RETRY
     Event.START: (     R,      NO,     NO, NO, NO,     NO),
-    Event.SUCCEED: (   NO,     S,      NO, NO, NO,     NO),
+    Event.SUCCEED: (   S,      S,      NO, S,  S,      S),
     Event.FAIL: (      NO,     F,      NO, NO, NO,     NO),
-    Event.PAUSE: (     PAUSED, PAUSED, S,  F,  PAUSED, NO),
+    Event.PAUSE: (     PAUSED, PAUSED, S,  F,  PAUSED, PAUSED),
     Event.RESUME: (    NO,     NO,     NO, NO, P,      NO),
-    Event.CANCEL: (    F,      F,      S,  F,  F,      NO),
+    Event.CANCEL: (    F,      F,      S,  F,  F,      F),
     Event.RESUBMIT: (  NO,     NO,     NO, P,  NO,     NO),
+    Event.WAIT: (      NO,     RETRY,  NO, NO, NO,     NO),
+    Event.TRY_AGAIN: ( NO,     NO,     NO, NO, NO,     P),
+    Event.INTERRUPT: ( NO,     P,      NO, NO, NO,     NO),
 }  # fmt: skip
 """The state after each event in each state; NO where it is refused."""
+
+OLD = {
+    "id": "0f6b",
+    "sequence": 7,
+    "direction": "PushTransfer",
+    "request": {
+        "resources": [{"Level": "Study", "ID": "x"}],
+        "compression": "gzip",
+        "peer": "peer",
+        "priority": 3,
+        "originator": None,
+        "sender_transfer_id": "transfer",
+    },
+    "created": 100.0,
+    "state": "Running",
+    "progress": {
+        "total_instances": 2,
+        "total_size": 50,
+        "buckets": 1,
+        "buckets_done": 0,
+        "done_size": 0,
+        "network_size": 9,
+        "retries": 1,
+        "stored": 0,
+        "already_stored": 0,
+        "seconds": 1.5,
+    },
+    "error": [0, "Success", ""],
+    "started": 101.0,
+    "completed": None,
+    "runtime": 2.0,
+}
+"""A record as the first release wrote it."""
 
 
 class JobTests(SynchronousTestCase):
@@ -54,7 +92,7 @@ class JobTests(SynchronousTestCase):
 
     def test_a_refused_event_changes_nothing(self) -> None:
         one = job(State.RUNNING)
-        before = to_record(one)
+        before = deepcopy(to_record(one))
         for event in (Event.START, Event.RESUME, Event.RESUBMIT):
             self.assertRaises(JobActionRefused, one.happens, event, 500.0, (1, "x", "y"))
         self.assertEqual(to_record(one), before)
@@ -102,6 +140,22 @@ class JobTests(SynchronousTestCase):
         one.happens(Event.RESUBMIT, 160.0)
         self.assertEqual((one.completed, one.error_code, one.error_details), (None, 0, ""))
 
+    def test_times_so_far(self) -> None:
+        """What is accounted for is not lost with the daemon, and not counted twice."""
+        one = job()
+        one.account(105.0)
+        self.assertEqual(one.running_for(106.0), 0.0)
+        one.happens(Event.START, 110.0)
+        for now in (111.0, 115.0):
+            one.account(now)
+        self.assertEqual((one.runtime, one.running_for(116.0)), (5.0, 6.0))
+        again = from_record(to_record(one))
+        again.started = None
+        again.happens(Event.INTERRUPT, 1000.0)
+        self.assertEqual(again.running_for(1000.0), 5.0)
+        one.happens(Event.SUCCEED, 117.0)
+        self.assertEqual(one.runtime, 7.0)
+
     def test_a_record_keeps_everything(self) -> None:
         one = job()
         one.happens(Event.START, 110.0)
@@ -116,3 +170,64 @@ class JobTests(SynchronousTestCase):
         for state in State:
             record["state"] = state.value
             self.assertIs(from_record(json.loads(json.dumps(record))).state, state)
+
+    def test_a_record_keeps_what_a_transfer_needs_in_another_life(self) -> None:
+        one = job()
+        one.request = attrs.evolve(one.request, delta=True)
+        one.happens(Event.START, 110.0)
+        one.memo = {"path": "/transfers/push/x", "done": [[0, 4]], "cookies": [{"name": "n"}]}
+        one.anew = one.kept = True
+        one.outcomes = {"Stored": 2, "AlreadyStored": 1}
+        one.happens(Event.WAIT, 120.0, (9, "Bad", "why"))
+        one.tries, one.next_try = 2, 150.0
+        again = from_record(json.loads(json.dumps(to_record(one))))
+        for field in attrs.fields(Job):
+            self.assertEqual(getattr(again, field.name), getattr(one, field.name), field.name)
+
+    def test_records_of_older_releases(self) -> None:
+        one = from_record(json.loads(json.dumps(OLD)))
+        self.assertEqual((one.id, one.state, one.started), ("0f6b", State.RUNNING, 101.0))
+        self.assertEqual((one.progress.network_size, one.progress.seconds), (9, 1.5))
+        self.assertIsNone(one.request.delta)
+        self.assertEqual((one.memo, one.outcomes, one.history), ({}, {}, []))
+        self.assertEqual((one.anew, one.kept, one.tries, one.next_try), (False, False, 0, None))
+        one.happens(Event.INTERRUPT, 110.0)
+        self.assertEqual(to_record(from_record(to_record(one))), to_record(one))
+
+    def test_history(self) -> None:
+        one = job()
+        one.happens(Event.START, 110.0)
+        one.happens(Event.WAIT, 120.0, (9, "Bad", "the peer is down"))
+        one.happens(Event.TRY_AGAIN, 130.0)
+        one.happens(Event.START, 131.0)
+        one.happens(Event.CANCEL, 140.0, (37, "Cancelled", ""))
+        one.happens(Event.CANCEL, 150.0, (37, "Cancelled", ""))
+        self.assertEqual(
+            one.history,
+            [
+                (100.0, "Submitted"),
+                (110.0, "Running"),
+                (120.0, "Retry: the peer is down"),
+                (130.0, "Pending"),
+                (131.0, "Running"),
+                (140.0, "Failure: Cancelled"),
+            ],
+        )
+
+    def test_history_has_an_end(self) -> None:
+        one = job()
+        for n in range(250):
+            one.say(str(n), float(n))
+        self.assertEqual([text for _when, text in one.history], [str(n) for n in range(150, 250)])
+
+    def test_waiting_for_another_try(self) -> None:
+        one = job()
+        one.happens(Event.START, 110.0)
+        one.happens(Event.WAIT, 120.0, (9, "Bad", "why"))
+        one.next_try = 150.0
+        self.assertEqual((one.error_code, one.error_details), (9, "why"), "people see why it waits")
+        self.assertEqual((one.completed, one.running_for(140.0)), (None, 10.0))
+        for event in (Event.TRY_AGAIN, Event.PAUSE, Event.CANCEL, Event.SUCCEED):
+            other = from_record(to_record(one))
+            other.happens(event, 150.0)
+            self.assertEqual((other.next_try, other.error_code), (None, 0), event)

@@ -85,7 +85,7 @@ class UploadTests(ArchiveCase):
         self.fails(self.archive.upload().finish(), errors.BadDicom)
 
     def test_a_bomb_in_a_zip_meets_the_end_of_the_disk(self) -> None:
-        self.store.free_space = lambda: 100_000  # type: ignore[method-assign]
+        self.store.space._on_disk = lambda: 100_000  # type: ignore[method-assign]
         upload = self.archive.upload()
         self.now(upload.write(self.zipped(bomb=bytes(10**7))))
         self.assertIn("100000", self.fails(upload.finish(), errors.StorageFull))

@@ -19,7 +19,7 @@ class SpaceTests(SynchronousTestCase):
         self.store = EmbeddedStore(os.path.abspath(self.mktemp()), self.threads)
         self.store.start()
         self.addCleanup(self.store.stop)
-        self.all = Instance(ID, self.store.free_space() // 4 * 3, "0" * 32)
+        self.all = Instance(ID, self.store.space.free() // 4 * 3, "0" * 32)
 
     def test_what_was_promised_is_not_promised_again(self) -> None:
         incoming = self.successResultOf(self.store.receive([self.all]))

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.dicom_files import make
 from txtransfers.errors import StorageFailure, StorageFull, UnknownResource
-from txtransfers.store import embedded, index
+from txtransfers.store import embedded, index, space
 from txtransfers.store.archive import EmbeddedArchive
 from txtransfers.store.embedded import EmbeddedStore
 from txtransfers.store.interfaces import Piece
@@ -81,6 +81,7 @@ class DiskCase(SynchronousTestCase):
             reader.close()
             self.assertEqual(hashlib.md5(data).hexdigest(), one.md5)
         on_disk = [name for _p, _f, names in os.walk(self.store.path("")) for name in names]
+        self.assertEqual(os.listdir(os.path.join(self.folder, embedded.STAGING)), [])
         self.assertEqual(len(on_disk), len(files))
         self.assertFalse(os.path.exists(os.path.join(self.folder, embedded.UNKNOWN)))
 
@@ -100,8 +101,10 @@ class FailureTests(DiskCase):
         self.patch(os, "fsync", fsync)
 
     def test_bytes_that_could_not_be_synced_once_are_never_taken_for_stored(self) -> None:
+        incoming = self.receive(make(1), make(2))
         self.fail_next_fsync("file")
-        incoming = self.staged(make(1), make(2))
+        for n in (1, 2):
+            self.now(incoming.write([Piece(identifier(n - 1), 0, make(n))]))
         for _ in range(2):
             self.assertIn(".dcm", self.fails(incoming.commit(), StorageFailure))
             self.assertEqual(self.ids(), ())
@@ -174,7 +177,7 @@ class FullDiskTests(DiskCase):
     """On a file system of a few megabytes, or where none can be mounted, as if on one."""
 
     def setUp(self) -> None:
-        self.patch(embedded, "FREE_RESERVE", 0)
+        self.patch(space, "FREE_RESERVE", 0)
         folder = os.path.abspath(self.mktemp())
         os.mkdir(folder)
         mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", folder]

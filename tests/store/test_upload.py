@@ -79,7 +79,7 @@ class OneFileTests(UploadCase):
         self.assert_refused(make(SeriesInstanceUID=""), "SeriesInstanceUID")
 
     def test_no_room(self) -> None:
-        self.store.free_space = lambda: 50  # type: ignore[method-assign]
+        self.store.space._on_disk = lambda: 50  # type: ignore[method-assign]
         one = self.archive.upload()
         text = self.fails(one.write(make()), errors.StorageFull)
         self.assertIn("50", text)
@@ -161,7 +161,7 @@ class ZipTests(UploadCase):
                 for name in names
             )
 
-        self.store.free_space = free  # type: ignore[method-assign]
+        self.store.space._on_disk = free  # type: ignore[method-assign]
         data = zipped({"a": make(1), "bomb": bytes(50 * 2**20)})
         self.assertLess(len(data), 100_000)
         self.fails(self.upload(data), errors.StorageFull)

@@ -1,16 +1,27 @@
 """A peer in memory, and a store that can be slow: for tests of transfers, without HTTP."""
 
+import json
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
+import attrs
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from txtransfers.errors import StorageFailure
+from txtransfers.errors import (
+    BadDicom,
+    BadState,
+    CorruptedInstances,
+    PeerRefused,
+    StorageFailure,
+    UnknownResource,
+    WrongLength,
+)
 from txtransfers.store.interfaces import CommitReport, IIncoming
 from txtransfers.store.memory import MemoryStore
 from txtransfers.threads import SynchronousThreads
@@ -18,14 +29,58 @@ from txtransfers.transfer.incoming import PushTransactions
 from txtransfers.transfer.parts import Limits, Parts
 from txtransfers.transfer.slots import Slots
 from txtransfers.wire.codecs import encoder
-from txtransfers.wire.messages import Compression, LookupAnswer, Resource, parse_push
+from txtransfers.wire.messages import (
+    Compression,
+    LookupAnswer,
+    PushOpened,
+    PushStatus,
+    Resource,
+    parse_push,
+    parse_push_status,
+)
 from txtransfers.wire.plan import Instance
 
 Step = Exception | Awaitable[Any]
 
 
+class FakeMemo:
+    """Remembers in memory; a new transfer with it is one after a restart."""
+
+    id = "the-job"
+
+    def __init__(self) -> None:
+        self.state: Mapping[str, Any] = {}
+        self.anew = False
+        self.said: list[str] = []
+        self.kept: tuple[Instance, ...] | None = None
+
+    async def keep(self, state: Mapping[str, Any]) -> None:
+        self.state = json.loads(json.dumps(state))
+
+    async def instances(self) -> tuple[Instance, ...] | None:
+        return self.kept
+
+    async def keep_instances(self, instances: Sequence[Instance]) -> None:
+        self.kept = tuple(instances)
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+class FakeSession(str):
+    """The transfer's id, and the cookies of the peer."""
+
+    def cookies(self) -> list[dict[str, Any]]:
+        return []
+
+    def restore(self, _cookies: Any) -> None:
+        pass
+
+
 class FakePeer:
     """Does what a peer does, with a store of its own; notes what it is asked.
+
+    :ivar is_stock: whether it knows no extension.
 
     :ivar steps: by request (such as ``PUT 1``), what happens at its next times: an error that is
         raised, or a Deferred that is waited for.
@@ -36,6 +91,8 @@ class FakePeer:
 
     def __init__(self, clock: Clock, originator: str = "b's uuid") -> None:
         self.store = MemoryStore()
+        self.is_stock = False
+        self.knows_extension: bool | None = None
         self.originator = originator
         self.asked: list[str] = []
         self.sessions: set[str] = set()
@@ -47,11 +104,12 @@ class FakePeer:
         self._threads = SynchronousThreads()
         self.pushes = PushTransactions(clock, self._threads, self.store, 4, Slots(99))
 
-    def session(self, transfer_id: str) -> str:
-        return transfer_id
+    def session(self, transfer_id: str) -> FakeSession:
+        return FakeSession(transfer_id)
 
     async def _ask(self, request: str, session: str) -> None:
-        self.asked.append(request)
+        if request != "answer to commit":
+            self.asked.append(request)
         self.sessions.add(session)
         if self.steps[request]:
             step = self.steps[request].pop(0)
@@ -59,11 +117,43 @@ class FakePeer:
                 raise step
             await step
 
-    async def open_push(self, opening: bytes, session: str) -> str:
-        await self._ask("POST push", session)
-        return f"/transfers/push/{await self.pushes.open(parse_push(opening))}"
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Errors of the receiver become what its sender gets."""
+        try:
+            yield
+        except UnknownResource as error:
+            raise PeerRefused(str(error), 404) from error
+        except BadDicom as error:
+            raise PeerRefused(str(error), 400) from error
+        except BadState as error:
+            raise PeerRefused(str(error), 409) from error
+        except (CorruptedInstances, WrongLength) as error:
+            raise PeerRefused(str(error), 500) from error
 
-    async def put_bucket(self, path: str, number: int, body: Any, session: str) -> None:
+    async def open_push(self, opening: bytes, instances: int, session: str) -> PushOpened:
+        await self._ask("POST push", session)
+        request = parse_push(opening)
+        if self.is_stock:
+            request = attrs.evolve(request, extension=None)
+        with self._answering():
+            id_, already = await self.pushes.open(request)
+        self.knows_extension = not self.is_stock
+        assert instances == len(request.instances)
+        return PushOpened(id_, f"/transfers/push/{id_}", None if self.is_stock else already)
+
+    async def push_status(
+        self, path: str, instances: int, buckets: int, verify: bool, session: str
+    ) -> PushStatus:
+        await self._ask("GET push verify" if verify else "GET push", session)
+        with self._answering():
+            status = await self.pushes.status(path.removeprefix("/transfers/push/"), verify)
+        encoded = json.dumps(status.to_json()).encode()
+        return parse_push_status(encoded, instances, buckets)
+
+    async def put_bucket(self, path: str, body: Any, session: str) -> None:
+        path, _, bucket = path.rpartition("/")
+        number = int(bucket)
         touched: list[None] = []
         producer = body.make(lambda: touched.append(None))
         transport = StringTransport()
@@ -74,22 +164,30 @@ class FakePeer:
         assert body.content_type == "application/octet-stream"
         await self._ask(f"PUT {number}", session)
         id_ = path.removeprefix("/transfers/push/")
-        sink = self.pushes.receive(id_, number)
-        sink.write(data)
-        await self.pushes.finish_bucket(id_, sink, 0)
+        with self._answering():
+            sink = await self.pushes.receive(id_, number)
+            sink.write(data)
+            await self.pushes.finish_bucket(id_, sink, 0)
 
     async def commit(self, path: str, timeout: float, session: str) -> None:
         self.commit_timeouts.append(timeout)
         await self._ask("POST commit", session)
-        await self.pushes.commit(path.removeprefix("/transfers/push/"))
+        with self._answering():
+            id_ = path.removeprefix("/transfers/push/")
+            if self.is_stock:
+                await self.pushes.get(id_)
+            await self.pushes.commit(id_)
+        await self._ask("answer to commit", session)
 
     async def discard(self, path: str, session: str) -> None:
         await self._ask("DELETE", session)
-        await self.pushes.discard(path.removeprefix("/transfers/push/"))
+        with self._answering():
+            await self.pushes.discard(path.removeprefix("/transfers/push/"))
 
     async def lookup(self, resources: Sequence[Resource], session: str) -> LookupAnswer:
         await self._ask("POST lookup", session)
-        found = await self.store.lookup(resources)
+        with self._answering():
+            found = await self.store.lookup(resources)
         return LookupAnswer(tuple(self.lie(found)), self.originator)
 
     async def get_bucket(self, path: str, sink: Any, session: str) -> None:
@@ -99,6 +197,8 @@ class FakePeer:
         ids = url.path.removeprefix("/transfers/chunks/").split(".")
         self.paths.append(path)
         await self._ask(f"GET {','.join(id_[:2] for id_ in ids)} {offset}", session)
+        if any(id_ not in self.store.files for id_ in ids):
+            raise PeerRefused("Unknown instance", 404)
         data = b"".join(self.store.files[id_] for id_ in ids)[offset : offset + size]
         stream = encoder(Compression(arguments["compression"]))
         sink.write(self.mangle(stream.encode(data) + stream.finish()))
@@ -112,23 +212,26 @@ class SlowIncoming:
         self._store = store
         self._inner = inner
 
-    def write(self, pieces: Any) -> "Deferred[None]":
-        return self._inner.write(pieces)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
 
     def commit(self) -> "Deferred[CommitReport]":
         return self._store.when_free("commit").addCallback(lambda _r: self._inner.commit())
 
-    def discard(self) -> "Deferred[None]":
+    def discard(self) -> "Deferred[bool]":
         if self._store.is_broken:
             return fail(StorageFailure("The disk is broken"))
         self._store.discarded += 1
         return self._store.when_free("discard").addCallback(lambda _r: self._inner.discard())
 
+    def close(self) -> "Deferred[None]":
+        return self._store.when_free("close").addCallback(lambda _r: self._inner.close())
+
 
 class SlowStore(MemoryStore):
     """A store some of whose calls wait until the test lets them go on.
 
-    :ivar slow: the names of those calls: ``receive``, ``commit``, ``discard``.
+    :ivar slow: the names of those calls: ``receive``, ``commit``, ``discard``, ``close``.
     :ivar held: those that wait. :ivar is_broken: staging areas cannot be discarded.
     """
 
@@ -153,9 +256,14 @@ class SlowStore(MemoryStore):
         while self.held:
             self.held.pop(0).callback(None)
 
-    def receive(self, instances: Sequence[Instance]) -> Any:
-        received = self.when_free("receive").addCallback(lambda _r: self._receive(instances))
+    def receive(self, *args: Any) -> Any:
+        received = self.when_free("receive").addCallback(
+            lambda _r: MemoryStore.receive(self, *args)
+        )
         return received.addCallback(lambda inner: SlowIncoming(self, inner))
+
+    def reopen(self, name: str) -> Any:
+        return super().reopen(name).addCallback(lambda inner: inner and SlowIncoming(self, inner))
 
 
 def parts(
@@ -165,7 +273,8 @@ def parts(
     bucket_size: int = 1000,
     retries: int = 0,
     slots: int = 10,
+    delta: bool | None = None,
 ) -> Parts:
     """The collaborators of a transfer."""
-    limits = Limits(threads, bucket_size, retries, commit_timeout=600.0)
+    limits = Limits(threads, bucket_size, retries, commit_timeout=600.0, delta=delta)
     return Parts(clock, store, SynchronousThreads(), Slots(slots), limits, str(uuid4()))

@@ -6,6 +6,7 @@ from typing import Any
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.dicom_files import make
@@ -22,12 +23,17 @@ from txtransfers.errors import (
 )
 from txtransfers.threads import SynchronousThreads
 from txtransfers.transfer.incoming import (
-    ABANDONED_AFTER_S,
-    IDLE_BEFORE_EVICTION_S,
+    IDLE_BEFORE_PARKING_S,
     PushTransactions,
 )
 from txtransfers.transfer.slots import Slots
-from txtransfers.wire.messages import Compression, PushRequest
+from txtransfers.wire.messages import (
+    Compression,
+    PushExtension,
+    PushRequest,
+    PushState,
+    PushStatus,
+)
 from txtransfers.wire.plan import Chunk, Instance
 
 ID = "-".join(["00000000"] * 5)
@@ -49,15 +55,25 @@ class IncomingTests(SynchronousTestCase):
         )
 
     def open(self) -> str:
-        return str(self.successResultOf(Deferred.fromCoroutine(self.pushes.open(self.request()))))
+        id_, _held = self.successResultOf(self.start(self.pushes.open(self.request())))
+        return str(id_)
 
     def start(self, coroutine: Any) -> Any:
         return Deferred.fromCoroutine(coroutine)
 
     def put(self, id_: str, number: int, data: bytes) -> None:
-        sink = self.pushes.receive(id_, number)
+        sink = self.receive(id_, number)
         sink.write(data)
         self.successResultOf(self.start(self.pushes.finish_bucket(id_, sink, 0)))
+
+    def receive(self, id_: str, number: int) -> Any:
+        return self.successResultOf(self.start(self.pushes.receive(id_, number)))
+
+    def get(self, id_: str) -> Any:
+        return self.successResultOf(self.start(self.pushes.get(id_)))
+
+    def assert_gone(self, id_: str) -> None:
+        self.failureResultOf(self.start(self.pushes.get(id_)), UnknownResource)
 
     def put_all(self, id_: str) -> None:
         self.put(id_, 0, self.data[:100])
@@ -69,8 +85,21 @@ class IncomingTests(SynchronousTestCase):
         self.assertEqual(self.store.files, {})
         self.successResultOf(self.start(self.pushes.commit(id_)))
         self.assertEqual(list(self.store.files.values()), [self.data])
-        self.failureResultOf(self.start(self.pushes.commit(id_)), UnknownResource)
         self.assertEqual(self.pushes.counters.received_bytes, len(self.data))
+
+    def test_a_commit_that_is_repeated(self) -> None:
+        """Its answer was lost: the sender is told again that all is well. Nothing else goes."""
+        id_ = self.open()
+        self.put_all(id_)
+        report = self.successResultOf(self.start(self.pushes.commit(id_)))
+        for _ in range(2):
+            again = self.successResultOf(self.start(self.pushes.commit(id_)))
+            self.assertEqual(again.outcomes, report.outcomes)
+        self.assert_gone(id_)
+        self.failureResultOf(self.start(self.pushes.receive(id_, 0)), UnknownResource)
+        self.failureResultOf(self.start(self.pushes.discard(id_)), UnknownResource)
+        self.assertEqual(self.pushes.counters.committed, 1)
+        self.assertEqual(self.pushes.available, 2)
 
     def test_a_failed_commit_can_be_tried_again(self) -> None:
         id_ = self.open()
@@ -84,38 +113,183 @@ class IncomingTests(SynchronousTestCase):
         first, second = self.open(), self.open()
         self.clock.advance(1)
         self.put(first, 0, self.data[:100])
-        self.clock.advance(IDLE_BEFORE_EVICTION_S)
+        self.clock.advance(IDLE_BEFORE_PARKING_S)
+        self.open()
+        self.assertEqual([one.name for one in self.staged()], [f"push.{second}"])
+
+    def staged(self) -> Any:
+        return self.successResultOf(self.store.staged())
+
+    def test_one_that_gave_way_goes_on_when_there_is_room(self) -> None:
+        first, second = self.open(), self.open()
+        self.put(second, 0, self.data[:100])
+        self.clock.advance(IDLE_BEFORE_PARKING_S)
+        self.get(first)
         third = self.open()
-        self.pushes.get(first)
-        self.pushes.get(third)
-        self.assertRaises(UnknownResource, self.pushes.get, second)
+        busy = self.failureResultOf(self.start(self.pushes.receive(second, 1)), TooBusy).value
+        self.assertGreater(busy.retry_after, 0)
+        self.successResultOf(self.start(self.pushes.discard(third)))
+        self.put(second, 1, self.data[100:])
+        self.successResultOf(self.start(self.pushes.commit(second)))
+        self.assertEqual(list(self.store.files.values()), [self.data])
+
+    def test_requests_that_come_while_it_is_parked_wait(self) -> None:
+        first, _second = self.open(), self.open()
+        self.put(first, 0, self.data[:100])
+        self.clock.advance(IDLE_BEFORE_PARKING_S)
+        self.store.slow = {"close"}
+        third = self.start(self.pushes.open(self.request()))
+        waiting = self.start(self.pushes.receive(first, 1))
+        self.assertNoResult(third)
+        self.assertNoResult(waiting)
+        self.store.go_on()
+        self.successResultOf(third)
+        sink = self.successResultOf(waiting)
+        sink.write(self.data[100:])
+        self.successResultOf(self.start(self.pushes.finish_bucket(first, sink, 0)))
+        self.successResultOf(self.start(self.pushes.commit(first)))
 
     def test_a_live_one_is_never_thrown_out(self) -> None:
         first, second = self.open(), self.open()
-        self.clock.advance(IDLE_BEFORE_EVICTION_S - 10)
+        self.clock.advance(IDLE_BEFORE_PARKING_S - 10)
         opening = self.start(self.pushes.open(self.request()))
         error = self.failureResultOf(opening, TooBusy).value
         self.assertEqual(error.retry_after, 10)
         self.assertIn("MaxPushTransactions", str(error))
-        receiving = [self.pushes.receive(id_, 0) for id_ in (first, second)]
-        self.clock.advance(10 * IDLE_BEFORE_EVICTION_S)
+        for id_ in (first, second):
+            self.receive(id_, 0)
+        self.clock.advance(10 * IDLE_BEFORE_PARKING_S)
         self.failureResultOf(self.start(self.pushes.open(self.request())), TooBusy)
-        self.pushes.received(first, receiving[0])
-        self.clock.advance(IDLE_BEFORE_EVICTION_S)
-        self.open()
-        self.assertRaises(UnknownResource, self.pushes.get, first)
 
-    def test_abandoned_ones_free_their_space_at_the_next_opening(self) -> None:
-        abandoned = self.open()
-        self.clock.advance(ABANDONED_AFTER_S + 1)
-        self.open()
-        self.assertRaises(UnknownResource, self.pushes.get, abandoned)
+    def test_what_nobody_uses_expires(self) -> None:
+        abandoned, used = self.open(), self.open()
+        self.clock.advance(100)
+        self.put(used, 0, self.data[:100])
+        self.expire(100)
+        self.get(used)
+        self.clock.advance(1)
+        self.get(used)
+        self.expire(100)
+        self.assert_gone(abandoned)
+        self.get(used)
         self.assertEqual(self.pushes.counters.aborted, 1)
+
+    def expire(self, timeout: float, now: float = 0.0) -> None:
+        self.successResultOf(self.start(self.pushes.expire(timeout, now)))
+
+    def test_what_is_parked_expires_too(self) -> None:
+        id_ = self.open()
+        self.successResultOf(self.start(self.pushes.stop()))
+        (staged,) = self.staged()
+        self.expire(100, staged.last_written + 100)
+        self.assertEqual(len(self.staged()), 1)
+        self.expire(100, staged.last_written + 101)
+        self.assertEqual(self.staged(), ())
+        self.assert_gone(id_)
+
+    def test_what_others_staged_does_not_expire(self) -> None:
+        incoming = self.successResultOf(self.store.receive((), "job.1"))
+        self.successResultOf(incoming.close())
+        self.expire(100, 1e12)
+        self.assertEqual(len(self.staged()), 1)
+
+    # A sender that knows the extension
+
+    KEY = "0f8fad5b-d9cb-469f-a165-70867728950e"
+
+    def extended(self, delta: bool = False) -> PushRequest:
+        return attrs.evolve(self.request(), extension=PushExtension(self.KEY, delta))
+
+    def test_the_same_opening_finds_its_transaction(self) -> None:
+        for _ in range(2):
+            opened = self.successResultOf(self.start(self.pushes.open(self.extended())))
+            self.assertEqual(opened, (self.KEY, frozenset()))
+        self.assertEqual(self.pushes.counters.created, 1)
+        self.put_all(self.KEY)
+        self.successResultOf(self.start(self.pushes.stop()))
+        opened = self.successResultOf(self.start(self.pushes.open(self.extended())))
+        self.assertEqual(self.status().missing, frozenset())
+        self.successResultOf(self.start(self.pushes.commit(self.KEY)))
+        self.failureResultOf(self.start(self.pushes.open(self.extended())), BadState)
+
+    def test_the_same_opening_comes_while_the_first_is_served(self) -> None:
+        self.store.slow = {"receive"}
+        first, second = (self.start(self.pushes.open(self.extended())) for _ in range(2))
+        self.store.go_on()
+        self.assertEqual(self.successResultOf(first), self.successResultOf(second))
+        self.assertEqual(self.pushes.counters.created, 1)
+
+    def test_a_key_of_another_transaction(self) -> None:
+        self.successResultOf(self.start(self.pushes.open(self.extended())))
+        other = attrs.evolve(self.extended(), compression=Compression.GZIP)
+        self.failureResultOf(self.start(self.pushes.open(other)), BadState)
+
+    def status(self, verify: bool = False) -> PushStatus:
+        status: PushStatus = self.successResultOf(self.start(self.pushes.status(self.KEY, verify)))
+        return status
+
+    def test_the_status_from_the_opening_to_the_commit(self) -> None:
+        self.successResultOf(self.start(self.pushes.open(self.extended())))
+        receiving = PushState.RECEIVING
+        self.assertEqual(self.status(), PushStatus(receiving, frozenset({0, 1})))
+        self.put(self.KEY, 1, self.data[100:])
+        for verify in (False, True):
+            self.assertEqual(self.status(verify), PushStatus(receiving, frozenset({0})))
+        self.failureResultOf(self.start(self.pushes.commit(self.KEY)), CorruptedInstances)
+        self.assertIn("incomplete", self.status().error)
+        self.put(self.KEY, 0, self.data[:100])
+        self.store.slow = {"commit"}
+        committing = self.start(self.pushes.commit(self.KEY))
+        asked = self.start(self.pushes.status(self.KEY, False))
+        self.assertNoResult(asked)
+        self.assertIs(self.pushes.phase(self.KEY), PushState.COMMITTING)
+        self.store.go_on()
+        self.successResultOf(committing)
+        for status in (self.successResultOf(asked), self.status()):
+            self.assertEqual(status, PushStatus(PushState.COMMITTED))
+
+    def test_what_is_held_is_told_and_need_not_come(self) -> None:
+        self.store.add(self.data)
+        (id_,) = self.store.files
+        other = make(2)
+        instances = (
+            Instance(id_, len(self.data), hashlib.md5(self.data).hexdigest()),
+            Instance(ID, len(other), hashlib.md5(other).hexdigest()),
+        )
+        bucket = tuple(Chunk(i.id, 0, i.size) for i in instances)
+        request = attrs.evolve(self.extended(delta=True), instances=instances, buckets=(bucket,))
+        opened = self.successResultOf(self.start(self.pushes.open(request)))
+        self.assertEqual(opened, (self.KEY, frozenset({0})))
+        self.put(self.KEY, 0, other)
+        self.successResultOf(self.start(self.pushes.commit(self.KEY)))
+        self.assertEqual(
+            self.status(), PushStatus(PushState.COMMITTED, already_stored=frozenset({0}))
+        )
+
+    def test_a_commit_goes_on_when_nobody_waits_for_it(self) -> None:
+        id_ = self.open()
+        self.put_all(id_)
+        self.store.slow = {"commit"}
+        committing = self.start(self.pushes.commit(id_))
+        committing.cancel()
+        self.failureResultOf(committing, CancelledError)
+        self.store.go_on()
+        self.assertEqual(list(self.store.files.values()), [self.data])
+        self.successResultOf(self.start(self.pushes.commit(id_)))
+
+    def test_a_full_disk_ends_the_transaction(self) -> None:
+        id_ = self.open()
+        sink = self.receive(id_, 0)
+        sink._failure = Failure(StorageFull("No room left"))
+        finishing = self.start(self.pushes.finish_bucket(id_, sink, 0))
+        self.failureResultOf(finishing, StorageFull)
+        self.assert_gone(id_)
+        self.assertEqual((self.store.discarded, self.pushes.counters.aborted), (1, 1))
 
     def test_numbers_of_buckets(self) -> None:
         id_ = self.open()
-        error = self.assertRaises(OutOfRange, self.pushes.receive, id_, 2)
-        self.assertIn("2", str(error))
+        receiving = self.start(self.pushes.receive(id_, 2))
+        self.assertIn("2", str(self.failureResultOf(receiving, OutOfRange).value))
 
     def test_during_a_commit(self) -> None:
         id_ = self.open()
@@ -123,25 +297,47 @@ class IncomingTests(SynchronousTestCase):
         self.store.slow = {"commit"}
         first = self.start(self.pushes.commit(id_))
         second = self.start(self.pushes.commit(id_))
-        self.assertRaises(BadState, self.pushes.receive, id_, 0)
-        self.failureResultOf(self.start(self.pushes.discard(id_)), BadState)
+        self.failureResultOf(self.start(self.pushes.receive(id_, 0)), BadState)
         self.assertNoResult(second)
         self.store.go_on()
         for commit in (first, second):
             self.assertEqual(len(self.successResultOf(commit).stored), 1)
         self.assertEqual(self.pushes.counters.committed, 1)
 
+    def test_discarded_during_a_commit_it_is_undone(self) -> None:
+        id_ = self.open()
+        self.put_all(id_)
+        self.store.slow = {"commit"}
+        committing = self.start(self.pushes.commit(id_))
+        self.successResultOf(self.start(self.pushes.discard(id_)))
+        self.store.go_on()
+        self.failureResultOf(committing, BadState)
+        self.assertEqual(self.store.files, {})
+        self.assert_gone(id_)
+
+    def test_discarded_when_the_commit_has_shown_all(self) -> None:
+        id_ = self.open()
+        self.put_all(id_)
+        self.store.slow = {"discard"}
+        discarding = self.start(self.pushes.discard(id_))
+        (incoming,) = self.store.incoming.values()
+        self.successResultOf(incoming.commit())
+        self.store.go_on()
+        self.failureResultOf(discarding, UnknownResource)
+        self.assertEqual(list(self.store.files.values()), [self.data])
+        self.successResultOf(self.start(self.pushes.commit(id_)))
+
     def test_a_commit_is_never_thrown_out(self) -> None:
         first, second = self.open(), self.open()
         self.put_all(first)
         self.store.slow = {"commit"}
         committing = self.start(self.pushes.commit(first))
-        self.clock.advance(IDLE_BEFORE_EVICTION_S)
-        self.pushes.get(second)
+        self.clock.advance(IDLE_BEFORE_PARKING_S)
+        self.get(second)
         self.failureResultOf(self.start(self.pushes.open(self.request())), TooBusy)
-        self.clock.advance(2 * ABANDONED_AFTER_S)
-        self.open()
-        self.assertRaises(UnknownResource, self.pushes.get, second)
+        self.clock.advance(1000)
+        self.expire(900)
+        self.assert_gone(second)
         self.store.go_on()
         self.successResultOf(committing)
 
@@ -159,7 +355,7 @@ class IncomingTests(SynchronousTestCase):
     def test_a_bucket_can_come_again(self) -> None:
         id_ = self.open()
         self.put(id_, 0, bytes(100))
-        sink = self.pushes.receive(id_, 1)
+        sink = self.receive(id_, 1)
         sink.write(b"short")
         self.failureResultOf(self.start(self.pushes.finish_bucket(id_, sink, 0)), WrongLength)
         self.put_all(id_)
@@ -172,7 +368,7 @@ class IncomingTests(SynchronousTestCase):
         self.store.slow = {"discard"}
         discarding = self.start(self.pushes.discard(id_))
         committing = self.start(self.pushes.commit(id_))
-        self.assertRaises(UnknownResource, self.pushes.receive, id_, 0)
+        self.failureResultOf(self.start(self.pushes.receive(id_, 0)), UnknownResource)
         self.store.go_on()
         self.successResultOf(discarding)
         self.failureResultOf(committing, UnknownResource)
@@ -181,7 +377,7 @@ class IncomingTests(SynchronousTestCase):
 
     def test_deleted_while_a_bucket_comes(self) -> None:
         id_ = self.open()
-        sink = self.pushes.receive(id_, 0)
+        sink = self.receive(id_, 0)
         sink.write(self.data[:50])
         self.successResultOf(self.start(self.pushes.discard(id_)))
         self.assertTrue(sink.failed)
@@ -209,21 +405,21 @@ class IncomingTests(SynchronousTestCase):
         self.assertGreater(third.value.retry_after, 0)
         self.assertEqual(self.pushes.available, 0)
         self.store.go_on()
-        self.assertEqual(len({self.successResultOf(one) for one in opening}), 2)
+        self.assertEqual(len({self.successResultOf(one)[0] for one in opening}), 2)
 
     def test_one_that_gives_way_makes_room_for_one_only(self) -> None:
         self.open()
-        self.clock.advance(IDLE_BEFORE_EVICTION_S)
+        self.clock.advance(IDLE_BEFORE_PARKING_S)
         used = self.open()
-        self.store.slow = {"discard"}
+        self.store.slow = {"close"}
         first = self.start(self.pushes.open(self.request()))
         self.failureResultOf(self.start(self.pushes.open(self.request())), TooBusy)
         self.store.go_on()
         self.successResultOf(first)
-        self.pushes.get(used)
-        self.assertEqual(self.store.discarded, 1)
+        self.get(used)
+        self.assertEqual((len(self.staged()), self.store.discarded), (1, 0))
 
-    def test_the_stop_waits_for_a_commit_and_discards_the_rest(self) -> None:
+    def test_the_stop_waits_for_a_commit_and_keeps_the_rest(self) -> None:
         committed, failing = self.open(), self.open()
         self.put_all(committed)
         self.store.slow = {"commit"}
@@ -235,13 +431,16 @@ class IncomingTests(SynchronousTestCase):
         self.successResultOf(commits[0])
         self.failureResultOf(commits[1], CorruptedInstances)
         self.assertEqual(list(self.store.files.values()), [self.data])
-        self.assertEqual((self.store.discarded, self.pushes.available), (1, 2))
+        self.assertEqual((self.store.discarded, self.pushes.available), (0, 2))
+        self.assertEqual([one.name for one in self.staged()], [f"push.{failing}"])
+        self.put_all(failing)
+        self.successResultOf(self.start(self.pushes.commit(failing)))
 
     def test_discard(self) -> None:
         id_ = self.open()
         self.put_all(id_)
         self.successResultOf(self.start(self.pushes.discard(id_)))
-        self.assertRaises(UnknownResource, self.pushes.get, id_)
+        self.assert_gone(id_)
         self.assertEqual(self.pushes.available, 2)
 
     def test_when_the_daemon_stops(self) -> None:

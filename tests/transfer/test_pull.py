@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tests.dicom_files import make
-from tests.transfer.fake_peer import FakePeer, SlowStore, parts
+from tests.transfer.fake_peer import FakeMemo, FakePeer, SlowStore, parts
 from txtransfers.errors import (
     BadCompression,
     BadDicom,
@@ -18,10 +18,12 @@ from txtransfers.errors import (
     PeerNonsense,
     PeerRefused,
     PeerUnreachable,
+    SourceChanged,
     StorageFull,
     WrongLength,
     WrongOriginator,
 )
+from txtransfers.store.interfaces import Outcome
 from txtransfers.transfer.parts import ITransfer
 from txtransfers.transfer.progress import Progress
 from txtransfers.transfer.pull import Pull
@@ -40,11 +42,12 @@ class PullTests(SynchronousTestCase):
         self.request = TransferRequest((Resource(Level.STUDY, study),), Compression.NONE, "b")
         self.buckets = [f"GET {id_[:2]} 0" for id_ in self.ids]
         self.progress = Progress()
+        self.memo = FakeMemo()
 
     def pull(self, compression: Compression = Compression.NONE, **limits: int) -> Pull:
         self.parts = parts(self.clock, self.store, **limits)
         request = attrs.evolve(self.request, compression=compression)
-        return Pull(self.parts, self.peer, request)  # type: ignore[arg-type]
+        return Pull(self.parts, self.peer, request, self.memo)  # type: ignore[arg-type]
 
     def begin(self, pull: Pull) -> Any:
         return Deferred.fromCoroutine(pull.run(self.progress))
@@ -71,12 +74,41 @@ class PullTests(SynchronousTestCase):
     def test_progress(self) -> None:
         self.store.add(self.peer.store.files[self.ids[1]])
         size = sum(len(data) for data in self.peer.store.files.values())
-        self.successResultOf(self.begin(self.pull()))
+        self.request = attrs.evolve(self.request, delta=False)
+        pull = self.pull()
+        self.successResultOf(self.begin(pull))
         progress = self.progress
         self.assertEqual((progress.buckets, progress.buckets_done), (3, 3))
         self.assertEqual((progress.total_size, progress.done_size), (size, size))
         self.assertEqual(progress.network_size, size)
-        self.assertEqual((progress.stored, progress.already_stored), (2, 1))
+        stored, there = Outcome.STORED, Outcome.ALREADY_STORED
+        self.assertEqual(list(pull.outcomes()), [stored, there, stored])
+
+    def test_what_is_here_already_is_not_fetched(self) -> None:
+        self.store.add(self.peer.store.files[self.ids[1]])
+        pull = self.pull()
+        self.successResultOf(self.begin(pull))
+        self.assertEqual(self.peer.asked, ["POST lookup", self.buckets[0], self.buckets[2]])
+        stored, there = Outcome.STORED, Outcome.ALREADY_STORED
+        self.assertEqual(list(pull.outcomes()), [stored, there, stored])
+        self.assertEqual((self.progress.skipped, self.progress.buckets_done), (1, 2))
+        self.assert_arrived()
+        again = self.pull()
+        self.memo.id = "another"
+        self.peer.asked.clear()
+        self.successResultOf(self.begin(again))
+        self.assertEqual(self.peer.asked, ["POST lookup"])
+
+    def test_what_was_here_and_is_deleted_meanwhile_is_fetched_after_all(self) -> None:
+        here = self.peer.store.files[self.ids[1]]
+        self.store.add(here)
+        self.peer.steps[self.buckets[2]] = [held := Deferred()]
+        done = self.begin(self.pull())
+        del self.store.files[self.ids[1]]
+        held.callback(None)
+        self.successResultOf(done)
+        self.assertEqual(self.peer.asked[-2:], ["POST lookup", self.buckets[1]])
+        self.assert_arrived()
 
     def test_large_and_small_instances_arrive_whole(self) -> None:
         for number, filler in ((4, 5), (5, 20_000), (6, 2_500), (7, 100)):
@@ -152,6 +184,7 @@ class PullTests(SynchronousTestCase):
                 attrs.evolve(found[0], size=found[0].size + more)
             ]
             error = WrongLength if more > 0 else CorruptedInstances
+            self.memo = FakeMemo()
             self.failure(self.pull(), error)
 
     def test_no_room(self) -> None:
@@ -167,7 +200,6 @@ class PullTests(SynchronousTestCase):
         self.request = attrs.evolve(self.request, resources=())
         self.successResultOf(self.begin(self.pull()))
         self.assertEqual(self.peer.asked, ["POST lookup"])
-        self.assertEqual((self.progress.stored, self.progress.already_stored), (0, 0))
 
     def test_paused_it_goes_on_where_it_was(self) -> None:
         self.peer.steps[self.buckets[1]] = [Deferred()]
@@ -177,8 +209,99 @@ class PullTests(SynchronousTestCase):
         self.failureResultOf(running, CancelledError)
         self.assertEqual((self.parts.slots.held, self.store.discarded), (0, 0))
         self.successResultOf(self.begin(pull))
-        self.assertEqual(self.peer.asked, ["POST lookup", *self.buckets[:2], *self.buckets[1:]])
+        self.assertEqual(
+            self.peer.asked,
+            ["POST lookup", *self.buckets[:2], "POST lookup", *self.buckets[1:]],
+        )
         self.assertEqual(self.progress.buckets_done, 3)
+        self.assert_arrived()
+
+    def interrupted(self) -> None:
+        """One bucket has arrived in the life before."""
+        self.peer.steps[self.buckets[1]] = [Deferred()]
+        running = self.begin(self.pull(threads=1))
+        running.cancel()
+        self.failureResultOf(running, CancelledError)
+        self.peer.asked.clear()
+
+    def test_in_another_life_it_goes_on_where_it_was(self) -> None:
+        self.interrupted()
+        self.successResultOf(self.begin(self.pull()))
+        self.assertEqual(self.peer.asked, ["POST lookup", *self.buckets[1:]])
+        self.assert_arrived()
+
+    def test_the_daemon_that_asked_may_have_been_restarted_meanwhile(self) -> None:
+        self.request = attrs.evolve(self.request, originator="b's uuid")
+        self.interrupted()
+        self.peer.originator = "its next uuid"
+        self.successResultOf(self.begin(self.pull()))
+        self.assert_arrived()
+
+    def test_committed_in_the_life_before(self) -> None:
+        first = self.pull()
+        self.successResultOf(self.begin(first))
+        self.peer.asked.clear()
+        again = self.pull()
+        self.successResultOf(self.begin(again))
+        self.assertEqual(self.peer.asked, [])
+        self.assertEqual(again.outcomes(), first.outcomes())
+
+    def test_cancelled_though_it_is_committed(self) -> None:
+        self.successResultOf(self.begin(self.pull()))
+        again = self.pull()
+        self.assertTrue(self.successResultOf(Deferred.fromCoroutine(again.abandon())))
+        self.assertEqual(set(again.outcomes()), {Outcome.STORED})
+        self.assert_arrived()
+
+    def test_the_source_has_changed_since(self) -> None:
+        def delete() -> None:
+            del self.peer.store.files[self.ids[2]], self.peer.store.headers[self.ids[2]]
+
+        def replace() -> None:
+            self.peer.store.files[self.ids[2]] += b"more"
+
+        def delete_all() -> None:
+            self.peer.store.files.clear()
+            self.peer.store.headers.clear()
+
+        for change, named in ((delete, 2), (replace, 2), (delete_all, None)):
+            self.setUp()
+            self.interrupted()
+            change()
+            error = self.failure(self.pull(), SourceChanged)
+            if named is not None:
+                self.assertIn(self.ids[named], str(error))
+            self.assertIn("resubmit", str(error)) if named else None
+
+    def test_resubmitted_it_takes_what_is_there_now(self) -> None:
+        for change in (
+            lambda: self.peer.store.add(make(4, filler=1000)),
+            lambda: (
+                self.peer.store.files.pop(self.ids[2]) and self.peer.store.headers.pop(self.ids[2])
+            ),
+        ):
+            self.setUp()
+            self.interrupted()
+            change()
+            self.memo.anew = True
+            self.successResultOf(self.begin(self.pull()))
+            self.assert_arrived()
+            self.assertIn("anew", " ".join(self.memo.said))
+
+    def test_the_source_changes_while_it_is_fetched(self) -> None:
+        self.peer.steps[self.buckets[0]] = [held := Deferred()]
+        done = self.begin(self.pull(threads=1))
+        del self.peer.store.files[self.ids[1]], self.peer.store.headers[self.ids[1]]
+        held.callback(None)
+        self.assertIn(self.ids[1], str(self.failureResultOf(done, SourceChanged).value))
+
+    def test_a_bucket_that_was_damaged_is_fetched_again(self) -> None:
+        damaged = iter([True])
+        self.peer.mangle = lambda data: data[:-1] + b"?" if next(damaged, False) else data
+        self.successResultOf(self.begin(self.pull(threads=1)))
+        self.assertEqual(
+            self.peer.asked, ["POST lookup", *self.buckets, "POST lookup", self.buckets[0]]
+        )
         self.assert_arrived()
 
     def test_abandoned_it_frees_what_has_arrived_and_begins_anew(self) -> None:
@@ -197,8 +320,8 @@ class PullTests(SynchronousTestCase):
     def test_after_success_there_is_nothing_to_free(self) -> None:
         pull = self.pull()
         self.successResultOf(self.begin(pull))
-        self.successResultOf(Deferred.fromCoroutine(pull.abandon()))
-        self.assertEqual(self.store.discarded, 0)
+        self.assertTrue(self.successResultOf(Deferred.fromCoroutine(pull.abandon())))
+        self.assert_arrived()
 
     def test_abandoning_never_raises(self) -> None:
         self.store.is_broken = True
@@ -207,25 +330,48 @@ class PullTests(SynchronousTestCase):
         self.failure(pull, PeerUnreachable)
         self.successResultOf(Deferred.fromCoroutine(pull.abandon()))
 
-    def test_only_its_commit_is_not_stopped(self) -> None:
+    def test_its_commit_is_not_interrupted(self) -> None:
         self.store.slow = {"commit"}
-        self.peer.steps[self.buckets[2]] = [first := Deferred()]
-        pull = self.pull()
-        done = self.begin(pull)
-        self.assertTrue(pull.stoppable())
-        first.callback(None)
-        self.assertFalse(pull.stoppable())
+        done = self.begin(self.pull())
+        for _ in range(2):
+            done.cancel()
+        self.assertNoResult(done)
         self.assertEqual(self.store.files, {})
         self.store.go_on()
         self.successResultOf(done)
-        self.assertTrue(pull.stoppable())
+        self.assert_arrived()
+
+    def test_interrupted_in_a_commit_that_fails(self) -> None:
+        self.peer.mangle = lambda data: data[:-1] + b"?"
+        self.store.slow = {"commit"}
+        done = self.begin(self.pull())
+        done.cancel()
+        self.peer.asked.clear()
+        self.store.go_on()
+        self.failureResultOf(done, CancelledError)
+        self.assertEqual(self.peer.asked, [])
 
     def test_a_stock_peer_refuses_what_lies_beyond_2_gib(self) -> None:
         """Only there does the advice help."""
 
         class Anything:
-            def receive(self, _instances: Any) -> Any:
+            name, report = "", None
+            note = b""
+            held: frozenset[str] = frozenset()
+            instances: Any = ()
+
+            def receive(self, instances: Any, *_more: Any) -> Any:
+                self.instances = instances
                 return succeed(self)
+
+            def reopen(self, _name: str) -> Any:
+                return succeed(None)
+
+            def missing(self, plan: Any) -> Any:
+                return succeed(tuple(range(len(plan))))
+
+            def close(self) -> Any:
+                return succeed(None)
 
         self.store = Anything()  # type: ignore[assignment]
         self.peer.lie = lambda _found: [Instance(self.ids[0], size, "")]

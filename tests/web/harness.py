@@ -7,7 +7,7 @@ carries is in the hands of the test: who sends how much, who reads, who goes awa
 import hashlib
 import json
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -21,17 +21,18 @@ from zope.interface import implementer
 
 from txtransfers.config import Settings, parse
 from txtransfers.config_peers import PeerSettings
-from txtransfers.errors import PeerUnreachable
+from txtransfers.errors import PeerUnreachable, TransfersError
 from txtransfers.jobs.journal import MemoryJournal
 from txtransfers.jobs.model import Direction
-from txtransfers.jobs.runner import JobRunner
+from txtransfers.jobs.runner import JobLimits, JobRunner
 from txtransfers.store.archive import EmbeddedArchive
 from txtransfers.store.dicom import Header
 from txtransfers.store.embedded import EmbeddedStore
+from txtransfers.store.interfaces import Outcome
 from txtransfers.store.memory import MemoryStore
 from txtransfers.threads import SynchronousThreads
 from txtransfers.transfer.incoming import PushTransactions
-from txtransfers.transfer.parts import ITransfer, Limits, Parts
+from txtransfers.transfer.parts import ITransfer, Limits, Memo, Parts, is_passing
 from txtransfers.transfer.progress import Progress
 from txtransfers.transfer.slots import Slots
 from txtransfers.web.site import SiteParts, make_site
@@ -98,16 +99,17 @@ class FakePeer:
         self.accelerated = accelerated
         self.base_url = f"http://{name.lower()}.test:8042"
         self.settings = peer_settings(f"{self.base_url}/", remote_self=remote_self)
+        self.knows_extension: bool | None = None
 
-    def session(self, transfer_id: str) -> str:
+    def session(self, transfer_id: str) -> "FakeSession":
         """What goes along with each request."""
-        return transfer_id
+        return FakeSession(transfer_id)
 
     async def has_accelerator(self, timeout: float) -> bool:
         """See ``Peer.has_accelerator``."""
         return self.accelerated
 
-    async def open_push(self, *args: Any) -> str:
+    async def open_push(self, *args: Any) -> Any:
         """See ``Peer.open_push``."""
         raise PeerUnreachable(f'Peer "{self.name}": connection refused')
 
@@ -118,6 +120,22 @@ class FakePeer:
     async def request_pull(self, *args: Any) -> tuple[str, str]:
         """See ``Peer.request_pull``."""
         raise PeerUnreachable(f'Peer "{self.name}": connection refused')
+
+
+@attrs.define
+class FakeSession:
+    """What goes along with each request of a transfer."""
+
+    transfer_id: str
+    restored: Sequence[Any] = ()
+
+    def cookies(self) -> list[Any]:
+        """See ``Session.cookies``."""
+        return list(self.restored)
+
+    def restore(self, cookies: Sequence[Any]) -> None:
+        """See ``Session.restore``."""
+        self.restored = cookies
 
 
 def peer_settings(url: str, **more: Any) -> PeerSettings:
@@ -138,27 +156,41 @@ def peer_settings(url: str, **more: Any) -> PeerSettings:
 class ScriptedTransfer:
     """A transfer of one bucket that ends when the test says so."""
 
-    def __init__(self, direction: Direction, request: TransferRequest) -> None:
+    def __init__(self, direction: Direction, request: TransferRequest, memo: Memo) -> None:
         self.direction = direction
         self.request = request
+        self.memo = memo
         self.ending: Deferred[None] = Deferred()
         self.abandoned = 0
 
     async def run(self, progress: Progress) -> None:
         """See :meth:`ITransfer.run`."""
-        id_ = "0" * 8
-        progress.planned([Instance(id_, 10, "")], ((Chunk(id_, 0, 10),),))
+        instance = Instance("0" * 8, 10, "")
+        await self.memo.keep_instances([instance])
+        progress.planned([instance], [], ((Chunk(instance.id, 0, 10),),))
         self.ending = Deferred()
         await self.ending
         progress.bucket_done(10)
 
-    async def abandon(self) -> None:
+    async def abandon(self) -> bool:
         """See :meth:`ITransfer.abandon`."""
         self.abandoned += 1
+        return False
 
-    def stoppable(self) -> bool:
-        """See :meth:`ITransfer.stoppable`."""
-        return True
+    async def close(self) -> None:
+        """See :meth:`ITransfer.close`."""
+
+    def state(self) -> Mapping[str, Any]:
+        """See :meth:`ITransfer.state`."""
+        return {}
+
+    def keeps(self, error: TransfersError) -> bool:
+        """See :meth:`ITransfer.keeps`."""
+        return is_passing(error)
+
+    def outcomes(self) -> Sequence[Outcome | None]:
+        """See :meth:`ITransfer.outcomes`."""
+        return [Outcome.STORED]
 
 
 class House:
@@ -169,7 +201,7 @@ class House:
         configuration: Mapping[str, Any] | None = None,
         folder: str | None = None,
         peers: Iterable[FakePeer] = (),
-        make_transfer: Callable[[Direction, TransferRequest], Any] | None = None,
+        make_transfer: Callable[[Direction, TransferRequest, Memo], Any] | None = None,
         store: Any = None,
     ) -> None:
         """:param folder: where an embedded store and its archive are made; :meth:`stop` ends it."""
@@ -197,11 +229,16 @@ class House:
         )
         self.jobs = JobRunner(
             self.clock,
+            self.threads,
             MemoryJournal(),
             make_transfer or self._make_transfer,
-            self.settings.concurrent_jobs,
-            self.settings.jobs_history_size,
+            JobLimits(
+                self.settings.concurrent_jobs,
+                self.settings.jobs_history_size,
+                transfers.job_retry_delays,
+            ),
             self._wall_clock,
+            self._describe_peer,
         )
         self.transactions = PushTransactions(
             self.clock, self.threads, self.store, transfers.max_push_transactions, Slots(8)
@@ -226,8 +263,14 @@ class House:
     def _wall_clock(self) -> float:
         return 1_795_000_000 + self.clock.seconds()
 
-    def _make_transfer(self, direction: Direction, request: TransferRequest) -> ScriptedTransfer:
-        self.transfers.append(ScriptedTransfer(direction, request))
+    def _describe_peer(self, name: str) -> tuple[str, str]:
+        peer = self.peers.get(name)
+        return self.settings.name, peer.settings.url if peer is not None else ""
+
+    def _make_transfer(
+        self, direction: Direction, request: TransferRequest, memo: Memo
+    ) -> ScriptedTransfer:
+        self.transfers.append(ScriptedTransfer(direction, request, memo))
         return self.transfers[-1]
 
     def stop(self) -> None:

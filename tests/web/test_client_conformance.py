@@ -19,10 +19,14 @@ from twisted.web.http_headers import Headers
 
 from tests import recorded
 from tests.recorded import Exchange
-from tests.web.harness import ORIGINATOR, FakePeer, House, peer_settings
+from tests.web.harness import ORIGINATOR, FakePeer, House, make_dicom, peer_settings
 from tests.web.recorded_server import KeepAlive, RecordedServer, Sent, route
 from tests.web.stand_ins import FILES, LARGE, SECOND, SERIES, recorded_store, with_our_md5s
 from txtransfers.errors import PeerRefused, WrongOriginator
+from txtransfers.jobs.journal import MemoryJournal
+from txtransfers.jobs.memo import JobMemo
+from txtransfers.jobs.model import Direction, new_job
+from txtransfers.store.interfaces import Outcome
 from txtransfers.store.memory import MemoryStore
 from txtransfers.threads import SynchronousThreads
 from txtransfers.transfer.parts import Limits, Parts
@@ -71,6 +75,19 @@ class ClientCase(TestCase):
         limits = Limits(4, BUCKET_SIZE, retries, TIMEOUT_S)
         return Parts(reactor, store, SynchronousThreads(), Slots(8), limits, ORIGINATOR)
 
+    def push(self, store: MemoryStore, peer: Peer, request: TransferRequest) -> Push:
+        """A transfer to ``peer``."""
+        return Push(self.parts(store), peer, request, self.memo(Direction.PUSH, request))
+
+    def pull(self, store: MemoryStore, peer: Peer, request: TransferRequest) -> Pull:
+        """A transfer from ``peer``."""
+        return Pull(self.parts(store), peer, request, self.memo(Direction.PULL, request))
+
+    def memo(self, direction: Direction, request: TransferRequest) -> JobMemo:
+        """What a transfer remembers, in a journal of its own."""
+        job = new_job(direction, request, 1, 0.0)
+        return JobMemo(job, MemoryJournal(), SynchronousThreads(), lambda: 0.0)
+
     def check(self, server: RecordedServer, transfer_id: str | None = None) -> None:
         """All that was recorded was asked for, once, in the same words, and nothing else."""
         self.assertEqual([], server.unexpected)
@@ -108,6 +125,11 @@ class ClientCase(TestCase):
         if sent.path == "/transfers/pull":
             self.assertEqual(ORIGINATOR, ours.pop("Originator"), title)
             del theirs["Originator"]
+        if sent.path == "/transfers/push":  # our extension, which a stock peer ignores
+            extension = ours.pop("TxTransfers")
+            self.assertEqual({"Key", "Delta"}, set(extension), title)
+            self.assertEqual(extension["Key"], str(UUID(extension["Key"])), title)
+            self.assertIs(True, extension["Delta"], title)
         self.assertEqual(theirs, ours, title)
 
     def check_buckets(self, server: RecordedServer) -> None:
@@ -130,22 +152,22 @@ def bucket_bytes(chunks: Iterable[Mapping[str, str]]) -> bytes:
 
 
 class PushTests(ClientCase):
-    async def push(
+    async def play(
         self, name: str, request: TransferRequest, keep_alive: KeepAlive = KeepAlive.STAY
     ) -> RecordedServer:
         server, peer = await self.serve(recorded.load(name), keep_alive)
         progress = Progress()
-        await Push(self.parts(recorded_store()), peer, request).run(progress)
+        await self.push(recorded_store(), peer, request).run(progress)
         self.check(server, request.sender_transfer_id)
         self.check_buckets(server)
         self.assertEqual(progress.buckets, progress.buckets_done)
         return server
 
     async def test_none(self) -> None:
-        await self.push("push-none", TransferRequest(RESOURCES, Compression.NONE, "B"))
+        await self.play("push-none", TransferRequest(RESOURCES, Compression.NONE, "B"))
 
     async def test_gzip(self) -> None:
-        await self.push("push-gzip", TransferRequest(RESOURCES, Compression.GZIP, "B"))
+        await self.play("push-gzip", TransferRequest(RESOURCES, Compression.GZIP, "B"))
 
     async def test_sender_transfer_id(self) -> None:
         request = TransferRequest(
@@ -154,28 +176,84 @@ class PushTests(ClientCase):
             "B",
             sender_transfer_id="my-transfer-1",
         )
-        await self.push("push-sendertransferid", request)
+        await self.play("push-sendertransferid", request)
 
     async def test_a_resource_twice_travels_once(self) -> None:
         twice = Resource(Level.INSTANCE, SECOND)
         request = TransferRequest(
             (twice, Resource(Level.SERIES, SERIES), twice), Compression.NONE, "B"
         )
-        await self.push("push-duplicate-resources", request)
+        await self.play("push-duplicate-resources", request)
 
     async def test_connections_that_are_closed_after_each_answer(self) -> None:
         request = TransferRequest(RESOURCES, Compression.NONE, "B")
         for compression in (Compression.NONE, Compression.GZIP):
             request = attrs.evolve(request, compression=compression)
-            server = await self.push(f"push-{compression.value}", request, KeepAlive.CLOSE)
+            server = await self.play(f"push-{compression.value}", request, KeepAlive.CLOSE)
             self.assertEqual(len(server.pairs), server.connections)
 
     async def test_connections_that_are_gone_when_the_next_bucket_comes(self) -> None:
         """No retries are configured, and none are needed."""
-        server = await self.push(
+        server = await self.play(
             "push-none", TransferRequest(RESOURCES, Compression.NONE, "B"), KeepAlive.DROP
         )
         self.assertGreater(server.dropped, 0, "no connection was used twice: nothing was tested")
+
+
+class ExtendedPeerTests(ClientCase):
+    """Towards a peer that knows our extension: our own server, on a real socket."""
+
+    async def serve_house(self, house: House) -> tuple[Peer, list[str]]:
+        """Start it; gives the peer that it is, and what it is asked."""
+        asked: list[str] = []
+        find = house.site.getResourceFor
+
+        def note(request: Any) -> Any:
+            name = request.uri.decode().removeprefix("/transfers/push")
+            asked.append(f"{request.method.decode()} {name[37:] if name else 'push'}".strip())
+            return find(request)
+
+        house.site.getResourceFor = note  # type: ignore[method-assign]
+        port = reactor.listenTCP(0, house.site, interface="127.0.0.1")
+        url = f"http://127.0.0.1:{port.getHost().port}/"
+        peer = Peer(reactor, SynchronousThreads(), "B", peer_settings(url), TIMEOUT_S, 4)
+        self.addCleanup(port.stopListening)
+        self.addCleanup(lambda: Deferred.fromCoroutine(peer.close()))
+        return peer, asked
+
+    async def test_the_end_is_asked_for(self) -> None:
+        house = House({"HttpPort": 0}, store=MemoryStore())
+        peer, asked = await self.serve_house(house)
+        request = TransferRequest((Resource(Level.SERIES, SERIES),), Compression.NONE, "B")
+        push = self.push(recorded_store(), peer, request)
+        await push.run(Progress())
+        self.assertEqual(["POST push", "POST /commit", "GET"], [asked[0], *asked[-2:]])
+        self.assertTrue(all(line.startswith("PUT /") for line in asked[1:-2]), asked)
+        self.assertEqual([Outcome.STORED] * 3, list(push.outcomes()))
+        self.assertIs(True, peer.knows_extension)
+
+    async def test_what_it_holds_is_not_sent(self) -> None:
+        house = House({"HttpPort": 0}, store=MemoryStore())
+        files = [make_dicom(1000, f"1.2.3.{n}") for n in range(3)]
+        store = MemoryStore()
+        ids = [store.add(data) for data in files]
+        house.store.add(files[1])
+        peer, asked = await self.serve_house(house)
+        request = TransferRequest(
+            tuple(Resource(Level.INSTANCE, id_) for id_ in ids), Compression.GZIP, "B"
+        )
+        progress = Progress()
+        push = self.push(store, peer, request)
+        await push.run(progress)
+        self.assertEqual(["POST push", "PUT /0", "POST /commit", "GET"], asked)
+        self.assertEqual((1, 1000), (progress.skipped, progress.skipped_size))
+        wanted = dict.fromkeys(ids, Outcome.STORED) | {ids[1]: Outcome.ALREADY_STORED}
+        self.assertEqual([wanted[id_] for id_ in sorted(ids)], list(push.outcomes()))
+        del asked[:]
+        again = self.push(store, peer, request)
+        await again.run(Progress())
+        self.assertEqual(["POST push", "POST /commit", "GET"], asked)
+        self.assertEqual([Outcome.ALREADY_STORED] * 3, list(again.outcomes()))
 
 
 class CookieTests(ClientCase):
@@ -193,7 +271,7 @@ class CookieTests(ClientCase):
     async def test_they_come_back(self) -> None:
         server, peer = await self.serve(recorded.load("push-none"), cookies=self.SET)
         request = TransferRequest(RESOURCES, Compression.NONE, "B")
-        await Push(self.parts(recorded_store()), peer, request).run(Progress())
+        await self.push(recorded_store(), peer, request).run(Progress())
         self.check(server)
         self.check_cookies(sent for _exchange, sent in server.pairs)
 
@@ -202,7 +280,7 @@ class CookieTests(ClientCase):
         server, peer = await self.serve([*exchanges, *exchanges], cookies=self.SET)
         request = TransferRequest(RESOURCES, Compression.NONE, "B")
         for _ in range(2):
-            await Push(self.parts(recorded_store()), peer, request).run(Progress())
+            await self.push(recorded_store(), peer, request).run(Progress())
         self.check_cookies(sent for _exchange, sent in server.pairs)
 
     async def test_they_come_back_when_a_failed_push_is_dropped(self) -> None:
@@ -215,7 +293,7 @@ class CookieTests(ClientCase):
         goodbye = attrs.evolve(exchanges[1], method="DELETE", target=path, title="goodbye")
         server, peer = await self.serve([*exchanges, goodbye], cookies=self.SET)
         request = TransferRequest(RESOURCES, Compression.NONE, "B")
-        push = Push(self.parts(recorded_store()), peer, request)
+        push = self.push(recorded_store(), peer, request)
         with self.assertRaises(PeerRefused) as caught:
             await push.run(Progress())
         self.assertEqual(500, caught.exception.status)
@@ -229,35 +307,35 @@ class CookieTests(ClientCase):
 
 
 class PullTests(ClientCase):
-    async def pull(
+    async def play(
         self, name: str, request: TransferRequest, keep_alive: KeepAlive = KeepAlive.STAY
     ) -> RecordedServer:
         server, peer = await self.serve(recorded.load(name), keep_alive)
         store = MemoryStore()
-        await Pull(self.parts(store), peer, request).run(Progress())
+        await self.pull(store, peer, request).run(Progress())
         self.check(server, request.sender_transfer_id)
         self.assertEqual(sorted(FILES.values()), sorted(store.files.values()))
         return server
 
     async def test_none(self) -> None:
-        await self.pull("pull-none", TransferRequest(RESOURCES, Compression.NONE, "B"))
+        await self.play("pull-none", TransferRequest(RESOURCES, Compression.NONE, "B"))
 
     async def test_gzip(self) -> None:
-        await self.pull("pull-gzip", TransferRequest(RESOURCES, Compression.GZIP, "B"))
+        await self.play("pull-gzip", TransferRequest(RESOURCES, Compression.GZIP, "B"))
 
     async def test_connections_that_are_closed_after_each_answer(self) -> None:
         request = TransferRequest(RESOURCES, Compression.NONE, "B")
-        server = await self.pull("pull-none", request, KeepAlive.CLOSE)
+        server = await self.play("pull-none", request, KeepAlive.CLOSE)
         self.assertEqual(len(server.pairs), server.connections)
 
     async def test_connections_that_are_gone_when_the_next_bucket_comes(self) -> None:
         request = TransferRequest(RESOURCES, Compression.GZIP, "B")
-        server = await self.pull("pull-gzip", request, KeepAlive.DROP)
+        server = await self.play("pull-gzip", request, KeepAlive.DROP)
         self.assertGreater(server.dropped, 0, "no connection was used twice: nothing was tested")
 
     async def test_content_is_asked_for_as_it_is(self) -> None:
         """A server that knows Content-Encoding is not asked to gzip what is pulled as it is."""
-        server = await self.pull("pull-none", TransferRequest(RESOURCES, Compression.NONE, "B"))
+        server = await self.play("pull-none", TransferRequest(RESOURCES, Compression.NONE, "B"))
         for _exchange, sent in server.pairs:
             self.assertIn(sent.header("Accept-Encoding"), (None, "identity"), sent.path)
 
@@ -308,7 +386,7 @@ class RemoteSelfTests(ClientCase):
         for name in ("remoteself-gzip", "remoteself-sendertransferid"):
             server, peer = await self.serve(recorded.load(f"{name}.B-to-A"))
             store = MemoryStore()
-            await Pull(self.parts(store), peer, self.asked(name)).run(Progress())
+            await self.pull(store, peer, self.asked(name)).run(Progress())
             self.check(server)
             self.assertEqual(sorted(FILES.values()), sorted(store.files.values()))
 
@@ -316,7 +394,7 @@ class RemoteSelfTests(ClientCase):
         server, peer = await self.serve(recorded.load("remoteself-gzip.B-to-A"))
         request = attrs.evolve(self.asked("remoteself-gzip"), originator="somebody else")
         with self.assertRaises(WrongOriginator) as caught:
-            await Pull(self.parts(MemoryStore()), peer, request).run(Progress())
+            await self.pull(MemoryStore(), peer, request).run(Progress())
         self.assertIn("RemoteSelf", str(caught.exception))
         self.assertEqual(["/transfers/lookup"], [sent.path for _e, sent in server.pairs])
 

@@ -18,7 +18,8 @@ from tests.web.harness import Answer, FakePeer, House
 from tests.web.stand_ins import FILES, SECOND, bytes_asked_for, recorded_store, with_our_md5s
 from txtransfers.errors import PeerRefused
 from txtransfers.jobs.model import Direction
-from txtransfers.transfer.incoming import IDLE_BEFORE_EVICTION_S
+from txtransfers.transfer.incoming import IDLE_BEFORE_PARKING_S
+from txtransfers.transfer.parts import Memo
 from txtransfers.transfer.pull import Pull
 from txtransfers.transfer.push import Push
 from txtransfers.wire.messages import LookupAnswer, TransferRequest
@@ -46,6 +47,7 @@ _MALFORMED = "what can never succeed is refused when it is submitted; stock's jo
 _NEVER_SUBMITTED = "this job was refused when it was submitted (see above)"
 _REASON = "a reason is given where stock gives an empty body"
 _HEAD = "HEAD is answered as GET would be, without the body"
+_STATUS = "the status of a push can be asked for: GET is a method of it"
 _SYNCHRONOUS = "pause and cancel have happened when they are answered"
 
 DIFFERENCES = (
@@ -53,6 +55,11 @@ DIFFERENCES = (
     Difference("errors-methods", r"PATCH /", 405, None, "an unknown method is a wrong one"),
     Difference("errors-methods", r"HEAD /transfers/chunks", 404, None, _HEAD),
     Difference("errors-methods", r"HEAD /transfers/peers", 200, None, _HEAD),
+    Difference("errors-methods", r"GET /transfers/push/{tx} ", 404, 17, _STATUS),
+    Difference("errors-methods", r"(POST|PUT) /transfers/push/{tx} ", 405, None, _STATUS),
+    Difference("errors-methods", r"HEAD /transfers/push/{tx} ", 404, None, _HEAD),
+    Difference("errors-uris", r"GET /transfers/push/[0-9a-f-]+$", 404, 17, _STATUS),
+    Difference("errors-push-transaction", r"_method=DELETE", 405, None, _STATUS),
     Difference("errors-uris", r"GET /$", 404, 17, "there is no explorer to lead to"),
     Difference("core-routes", r"GET /plugins$", 200, None, "there is no plugin but this one"),
     Difference("core-routes", r"GET /plugins/nope", 404, 17, _REASON),
@@ -106,6 +113,13 @@ DIFFERENCES = (
         "what is no identifier never becomes the name of anything",
     ),
     # A push
+    Difference(
+        "errors-push-transaction",
+        r"^007: commit again",
+        200,
+        None,
+        "a sender whose answer was lost may commit again, and is told that all is committed",
+    ),
     Difference("errors-push-transaction", r"^04[58]: create", 400, 15, _BETTER_PLAN),
     Difference("errors-push-transaction", r"^049: PUT", 404, 17, _NEVER_OPENED),
     Difference("errors-push-transaction", r"^0(47|50): DELETE", 404, 17, _NEVER_OPENED),
@@ -143,8 +157,9 @@ EXTENSIONS = {
     "Details",  # errors
     "TxtransfersVersion",  # /system
     *("SenderTransferID", "TotalSize", "Buckets", "UploadedSize", "DownloadedSize"),  # jobs
-    *("NetworkSize", "Retries", "StoredInstances", "AlreadyStoredInstances"),
-    "EstimatedTimeOfArrival",
+    *("NetworkSize", "Retries", "RepeatedSize", "SavedByCompression", "Outcomes"),
+    *("SentInstances", "ReceivedInstances", "SkippedInstances", "SkippedSize"),
+    *("EstimatedTimeOfArrival", "History"),
     # of jobs that stock describes by an empty Content, and of those whose lookup failed:
     *("Compression", "Peer", "Resources", "UploadedSizeMB", "DownloadedSizeMB"),
     *("CompletedHttpQueries", "NetworkSpeedKBs", "TotalInstances", "TotalSizeMB"),
@@ -407,7 +422,7 @@ class PushTests(ConformanceCase):
         self.replay("errors-push-create-sizes", self.house)
 
     def later(self, _exchange: Exchange) -> None:
-        self.house.clock.advance(IDLE_BEFORE_EVICTION_S + 1)
+        self.house.clock.advance(IDLE_BEFORE_PARKING_S + 1)
 
     def test_transactions(self) -> None:
         self.replay("errors-push-transaction", self.house)
@@ -484,10 +499,10 @@ class JobsTests(ConformanceCase):
     def failing_house(self, *names: str) -> House:
         """A house with real transfers, whose peers cannot be reached or know nothing."""
 
-        def make_transfer(direction: Direction, request: TransferRequest) -> Any:
+        def make_transfer(direction: Direction, request: TransferRequest, memo: Memo) -> Any:
             make = Push if direction is Direction.PUSH else Pull
             peer: Any = house.peers[request.peer]
-            return make(house.parts, peer, request)
+            return make(house.parts, peer, request, memo)
 
         house = self.house_with(*names, make_transfer=make_transfer)
         if "A" in house.peers:

@@ -1,11 +1,17 @@
-"""Jobs on disk. What :meth:`IJournal.save` has fired for survives the daemon, however it ends."""
+"""Jobs on disk. What :meth:`IJournal.save` has fired for survives the daemon, however it ends.
+
+What is saved as not durable survives the daemon too, and a power cut only if something durable was
+saved after it.
+"""
 
 # mypy: disable-error-code="misc,empty-body"
 # ruff: noqa: N805
 
 import json
 import sqlite3
+import zlib
 from collections.abc import Sequence
+from enum import Enum
 
 from twisted.internet.defer import Deferred, DeferredLock, succeed
 from zope.interface import Interface, implementer
@@ -16,7 +22,19 @@ from .model import Job, from_record, to_record
 
 _MIGRATIONS = (
     "CREATE TABLE job(id TEXT PRIMARY KEY, sequence INTEGER NOT NULL, record TEXT NOT NULL)",
+    "CREATE TABLE attachment(job TEXT NOT NULL, kind TEXT NOT NULL, data BLOB NOT NULL,"
+    " PRIMARY KEY(job, kind))",
 )
+
+
+_FAST = 1
+
+
+class Kind(Enum):
+    """What may be kept beside a job, as it can be large."""
+
+    INSTANCES = "instances"
+    RECEIPT = "receipt"
 
 
 class IJournal(Interface):
@@ -25,11 +43,17 @@ class IJournal(Interface):
     def load() -> "Deferred[tuple[Job, ...]]":
         """All jobs, in order of submission."""
 
-    def save(job: Job) -> "Deferred[None]":
+    def save(job: Job, durable: bool = True) -> "Deferred[None]":
         """Keep the job as it is now. Saves take effect in the order of the calls."""
 
+    def attach(job: str, kind: Kind, data: bytes) -> "Deferred[None]":
+        """Keep something beside a job, not durably; it replaces an earlier one of that kind."""
+
+    def attached(job: str, kind: Kind) -> "Deferred[bytes | None]":
+        """What is kept beside a job."""
+
     def forget(ids: Sequence[str]) -> "Deferred[None]":
-        """Drop jobs; unknown ones are no error."""
+        """Drop jobs, and what is kept beside them; unknown ones are no error."""
 
 
 @implementer(IJournal)
@@ -38,21 +62,33 @@ class MemoryJournal:
 
     def __init__(self) -> None:
         self._records: dict[str, str] = {}
+        self._attached: dict[tuple[str, Kind], bytes] = {}
 
     def load(self) -> "Deferred[tuple[Job, ...]]":
         """See :meth:`IJournal.load`."""
         jobs = [from_record(json.loads(record)) for record in self._records.values()]
         return succeed(tuple(sorted(jobs, key=lambda job: job.sequence)))
 
-    def save(self, job: Job) -> "Deferred[None]":
+    def save(self, job: Job, durable: bool = True) -> "Deferred[None]":
         """See :meth:`IJournal.save`."""
         self._records[job.id] = json.dumps(to_record(job))
         return succeed(None)
+
+    def attach(self, job: str, kind: Kind, data: bytes) -> "Deferred[None]":
+        """See :meth:`IJournal.attach`."""
+        self._attached[job, kind] = data
+        return succeed(None)
+
+    def attached(self, job: str, kind: Kind) -> "Deferred[bytes | None]":
+        """See :meth:`IJournal.attached`."""
+        return succeed(self._attached.get((job, kind)))
 
     def forget(self, ids: Sequence[str]) -> "Deferred[None]":
         """See :meth:`IJournal.forget`."""
         for id_ in ids:
             self._records.pop(id_, None)
+            for kind in Kind:
+                self._attached.pop((id_, kind), None)
         return succeed(None)
 
 
@@ -80,7 +116,7 @@ class SqliteJournal:
         """See :meth:`IJournal.load`."""
         return self._threads.run(self._database.read, _load)
 
-    def save(self, job: Job) -> "Deferred[None]":
+    def save(self, job: Job, durable: bool = True) -> "Deferred[None]":
         """See :meth:`IJournal.save`."""
         record = json.dumps(to_record(job))
 
@@ -89,13 +125,36 @@ class SqliteJournal:
                 "INSERT OR REPLACE INTO job VALUES (?, ?, ?)", (job.id, job.sequence, record)
             )
 
-        return self._order.run(self._threads.run, self._database.write, write)
+        return self._order.run(self._threads.run, self._database.write, write, durable)
+
+    def attach(self, job: str, kind: Kind, data: bytes) -> "Deferred[None]":
+        """See :meth:`IJournal.attach`."""
+
+        def write(db: sqlite3.Connection) -> None:
+            packed = zlib.compress(data, _FAST)
+            db.execute(
+                "INSERT OR REPLACE INTO attachment VALUES (?, ?, ?)", (job, kind.value, packed)
+            )
+
+        return self._order.run(self._threads.run, self._database.write, write, False)
+
+    def attached(self, job: str, kind: Kind) -> "Deferred[bytes | None]":
+        """See :meth:`IJournal.attached`."""
+
+        def read(db: sqlite3.Connection) -> bytes | None:
+            row = db.execute(
+                "SELECT data FROM attachment WHERE job = ? AND kind = ?", (job, kind.value)
+            ).fetchone()
+            return zlib.decompress(row[0]) if row else None
+
+        return self._threads.run(self._database.read, read)
 
     def forget(self, ids: Sequence[str]) -> "Deferred[None]":
         """See :meth:`IJournal.forget`."""
 
         def write(db: sqlite3.Connection) -> None:
             db.executemany("DELETE FROM job WHERE id = ?", [(id_,) for id_ in ids])
+            db.executemany("DELETE FROM attachment WHERE job = ?", [(id_,) for id_ in ids])
 
         return self._order.run(self._threads.run, self._database.write, write)
 

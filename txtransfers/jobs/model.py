@@ -36,6 +36,9 @@ class Event(Enum):
     RESUME = "resume"
     CANCEL = "cancel"
     RESUBMIT = "resubmit"
+    WAIT = "wait for another try"
+    TRY_AGAIN = "be tried again"
+    INTERRUPT = "be interrupted"
 
 
 TRANSITIONS: dict[tuple[State, Event], State] = {
@@ -48,6 +51,16 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.RUNNING, Event.CANCEL): State.FAILURE,
     (State.PAUSED, Event.RESUME): State.PENDING,
     (State.PAUSED, Event.CANCEL): State.FAILURE,
+    # A cancellation can find that all was committed already:
+    (State.PENDING, Event.SUCCEED): State.SUCCESS,
+    (State.PAUSED, Event.SUCCEED): State.SUCCESS,
+    (State.RETRY, Event.SUCCEED): State.SUCCESS,
+    (State.FAILURE, Event.SUCCEED): State.SUCCESS,
+    (State.RUNNING, Event.WAIT): State.RETRY,
+    (State.RUNNING, Event.INTERRUPT): State.PENDING,
+    (State.RETRY, Event.TRY_AGAIN): State.PENDING,
+    (State.RETRY, Event.PAUSE): State.PAUSED,
+    (State.RETRY, Event.CANCEL): State.FAILURE,
     (State.FAILURE, Event.RESUBMIT): State.PENDING,
     # Nothing happens, and that is no error:
     (State.PAUSED, Event.PAUSE): State.PAUSED,
@@ -58,6 +71,8 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 }
 
 ENDED = frozenset({State.SUCCESS, State.FAILURE})
+
+_LONGEST_HISTORY = 100
 
 
 class Direction(Enum):
@@ -74,6 +89,13 @@ class Job:
     :ivar sequence: grows with each submission; the order within a priority, and in lists.
     :ivar created: seconds since the epoch, like ``started`` (of the present run) and ``completed``.
     :ivar runtime: seconds that earlier runs took.
+    :ivar memo: what its transfer remembers over restarts (:class:`Memo`).
+    :ivar anew: whether it was resubmitted, and has not begun since.
+    :ivar kept: whether, though it failed, what has arrived is kept for its resubmission.
+    :ivar tries: how often it failed since it was submitted, and was tried again by itself.
+    :ivar next_try: when it is tried again, while it waits for that.
+    :ivar outcomes: how many instances had each outcome (the value of :class:`Outcome`).
+    :ivar history: what happened, each with its time; the newest hundred.
     """
 
     id: str
@@ -89,6 +111,18 @@ class Job:
     started: float | None = None
     completed: float | None = None
     runtime: float = 0.0
+    memo: dict[str, Any] = attrs.Factory(dict)
+    anew: bool = False
+    kept: bool = False
+    tries: int = 0
+    next_try: float | None = None
+    outcomes: dict[str, int] = attrs.Factory(dict)
+    history: list[tuple[float, str]] = attrs.Factory(list)
+
+    def say(self, text: str, now: float) -> None:
+        """Add a line to the history."""
+        self.history.append((now, text))
+        del self.history[:-_LONGEST_HISTORY]
 
     def can(self, event: Event) -> bool:
         """Whether :meth:`happens` would take ``event``."""
@@ -107,8 +141,8 @@ class Job:
         before, self.state = self.state, TRANSITIONS[self.state, event]
         if before is self.state:
             return
-        if before is State.RUNNING and self.started is not None:
-            self.runtime += now - self.started
+        if before is State.RUNNING:
+            self.account(now)
             self.started = None
         if self.state is State.RUNNING:
             self.started = now
@@ -119,6 +153,15 @@ class Job:
         code, description, details = error or (*codes.SUCCESS, "")
         self.error_code, self.error_description = code, description
         self.error_details = details
+        self.next_try = None
+        reason = f": {details or description}" if code else ""
+        self.say(f"{self.state.value}{reason}", now)
+
+    def account(self, now: float) -> None:
+        """Add the present run's time to ``runtime``: what a crash would lose of it."""
+        if self.started is not None:
+            self.runtime += now - self.started
+            self.started = now
 
     def running_for(self, now: float) -> float:
         """Seconds that it has run in all."""
@@ -127,7 +170,9 @@ class Job:
 
 def new_job(direction: Direction, request: TransferRequest, sequence: int, now: float) -> Job:
     """A job that waits for its turn."""
-    return Job(str(uuid4()), sequence, direction, request, now)
+    job = Job(str(uuid4()), sequence, direction, request, now)
+    job.say("Submitted", now)
+    return job
 
 
 def to_record(job: Job) -> dict[str, Any]:
@@ -144,6 +189,7 @@ def to_record(job: Job) -> dict[str, Any]:
             "priority": request.priority,
             "originator": request.originator,
             "sender_transfer_id": request.sender_transfer_id,
+            "delta": request.delta,
         },
         "created": job.created,
         "state": job.state.value,
@@ -152,6 +198,13 @@ def to_record(job: Job) -> dict[str, Any]:
         "started": job.started,
         "completed": job.completed,
         "runtime": job.runtime,
+        "memo": job.memo,
+        "anew": job.anew,
+        "kept": job.kept,
+        "tries": job.tries,
+        "next_try": job.next_try,
+        "outcomes": job.outcomes,
+        "history": job.history,
     }
 
 
@@ -171,6 +224,7 @@ def from_record(record: dict[str, Any]) -> Job:
             request["priority"],
             request["originator"],
             request["sender_transfer_id"],
+            request.get("delta"),
         ),
         created=record["created"],
         state=State(record["state"]),
@@ -181,4 +235,11 @@ def from_record(record: dict[str, Any]) -> Job:
         started=record["started"],
         completed=record["completed"],
         runtime=record["runtime"],
+        memo=record.get("memo", {}),
+        anew=record.get("anew", False),
+        kept=record.get("kept", False),
+        tries=record.get("tries", 0),
+        next_try=record.get("next_try"),
+        outcomes=record.get("outcomes", {}),
+        history=[(when, text) for when, text in record.get("history", ())],
     )

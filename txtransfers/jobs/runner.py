@@ -1,27 +1,36 @@
 """The queue of jobs: who runs when, and pause, resume, cancel, resubmit, whenever they come.
 
 ``ConcurrentJobs`` run at once, the highest priority first. Every change of state is in the journal
-before it is told to anybody outside.
+before it is told to anybody outside, and what a running transfer needs in another life is there
+every second: after a restart each job goes on from where it was.
 """
 
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 
+import attrs
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import Interrupted, TransfersError, UnknownJob
-from ..transfer.parts import ITransfer
+from ..errors import JobActionRefused, TransfersError, UnknownJob
+from ..store.interfaces import Outcome
+from ..threads import IThreads
+from ..transfer.parts import ITransfer, Memo
+from ..transfer.retries import is_worth_retrying
 from ..wire import codes
 from ..wire.messages import TransferRequest
-from .journal import IJournal
+from .journal import IJournal, Kind
+from .memo import JobMemo
 from .model import ENDED, Direction, Event, Job, State, new_job
+from .receipt import make_receipt
+
+CHECKPOINT_S = 1.0
+"""Seconds between two saves of what a running transfer has done."""
 
 log = Logger()
-
-_INTERRUPTED = "The daemon stopped while the job was running; resubmit it to start it again"
 
 
 class _Wish(IntEnum):
@@ -39,6 +48,23 @@ class _Run:
         self.deferred: Deferred[None] | None = None
         self.wish: _Wish | None = None
         self.ended: list[Deferred[None]] = []
+        self.checkpoint: IDelayedCall | None = None
+
+
+@attrs.frozen
+class JobLimits:
+    """What the configuration says of jobs.
+
+    :ivar concurrent: ``ConcurrentJobs``; 0 means as many as there are.
+    :ivar history_size: ended jobs that are kept (``JobsHistorySize``).
+    :ivar retry_delays: seconds before each further try of a job (``Transfers.JobRetryDelays``).
+    :ivar survive: whether jobs outlive the daemon (``SaveJobs``).
+    """
+
+    concurrent: int
+    history_size: int
+    retry_delays: Sequence[float] = ()
+    survive: bool = True
 
 
 class JobRunner:
@@ -47,45 +73,60 @@ class JobRunner:
     def __init__(
         self,
         clock: IReactorTime,
+        threads: IThreads,
         journal: IJournal,
-        make_transfer: Callable[[Direction, TransferRequest], ITransfer],
-        concurrent: int,
-        history_size: int,
+        make_transfer: Callable[[Direction, TransferRequest, Memo], ITransfer],
+        limits: JobLimits,
         wall_clock: Callable[[], float],
+        describe_peer: Callable[[str], tuple[str, str]],
     ) -> None:
-        """:param concurrent: ``ConcurrentJobs``; 0 means as many as there are.
+        """:param wall_clock: seconds since the epoch.
 
-        :param history_size: ended jobs that are kept (``JobsHistorySize``).
-        :param wall_clock: seconds since the epoch.
+        :param describe_peer: the name of this daemon, and the URL of a peer: for receipts.
         """
         self._clock = clock
+        self._threads = threads
         self._journal = journal
         self._make_transfer = make_transfer
-        self._concurrent = concurrent
-        self._history_size = history_size
+        self._limits = limits
         self._wall_clock = wall_clock
+        self._describe_peer = describe_peer
         self._jobs: dict[str, Job] = {}
         self._transfers: dict[str, ITransfer] = {}
         self._running: dict[str, _Run] = {}
+        self._ending: dict[str, list[Deferred[None]]] = {}
+        """Jobs that do not run and whose transfer is being abandoned, and who waits for that."""
+        self._timers: dict[str, IDelayedCall] = {}
         self._sequence = 0
         self._stopping = False
 
     async def start(self) -> None:
-        """Take up the jobs of the journal; one that was running is a failure that says so."""
+        """Take up the jobs of the journal; those that were running go on."""
         for job in await self._journal.load():
             self._jobs[job.id] = job
             self._sequence = max(self._sequence, job.sequence)
-            if job.state in (State.RUNNING, State.RETRY):
-                self._interrupt(job)
+            if job.state is State.RUNNING:
+                job.say("The daemon was restarted", self._wall_clock())
+                job.started = None  # the time without a daemon is no time of the job
+                job.happens(Event.INTERRUPT, self._wall_clock())
                 await self._journal.save(job)
+            elif job.state is State.RETRY:
+                self._wait_to_retry(job)
         await self._trim()
         self._schedule()
 
     async def stop(self) -> None:
-        """Stop what runs, and note in the journal that it was interrupted."""
+        """Stop what runs; it goes on in the next life, where jobs survive."""
         self._stopping = True
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
         runs = [self._wish(id_, _Wish.STOP) for id_ in list(self._running)]
         await DeferredList(runs, consumeErrors=True)
+        if not self._limits.survive:
+            for job in self.jobs():
+                if job.id not in self._ending:
+                    await self._abandon(job)
 
     def jobs(self) -> tuple[Job, ...]:
         """All jobs, in order of submission."""
@@ -100,6 +141,23 @@ class JobRunner:
         if job is None:
             raise UnknownJob(f"Unknown job: {id_[:100]}")
         return job
+
+    async def receipt(self, id_: str) -> bytes:
+        """The manifest of a job that has ended, as JSON.
+
+        :raises UnknownJob: there is no such job, or it has not ended.
+        """
+        job = self.job(id_)
+        if job.state in ENDED and id_ in self._running:  # it is being written
+            waiter: Deferred[None] = Deferred()
+            self._running[id_].ended.append(waiter)
+            await waiter
+        if id_ in self._ending:
+            await self._end_of_ending(id_)
+        data = await self._journal.attached(id_, Kind.RECEIPT) if job.state in ENDED else None
+        if data is None:
+            raise UnknownJob(f"Job {id_} has no receipt: its state is {job.state.value}")
+        return data
 
     async def submit(self, direction: Direction, request: TransferRequest) -> Job:
         """Take a new job; it is in the journal when this returns."""
@@ -117,6 +175,8 @@ class JobRunner:
         self._schedule()
         return job
 
+    # What people, or programs, wish
+
     async def pause(self, id_: str) -> None:
         """Let the job wait for :meth:`resume`; what it has transferred is kept."""
         job = self.job(id_)
@@ -128,40 +188,67 @@ class JobRunner:
     async def resume(self, id_: str) -> None:
         """Let a paused job go on.
 
-        :raises JobActionRefused: it is not paused.
+        :raises JobActionRefused: it is not paused, or is being cancelled.
         """
+        if id_ in self._ending:
+            raise JobActionRefused(f"Job {id_} is being cancelled")
         await self._happens(self.job(id_), Event.RESUME)
 
     async def cancel(self, id_: str) -> None:
-        """End the job as a failure, and free what it has transferred."""
+        """End the job as a failure, and free what it has transferred; also what a failed one keeps.
+
+        If it turns out that all was committed before, it ends as the success that it is.
+        """
         job = self.job(id_)
         if job.state is State.RUNNING:
             await self._wish(id_, _Wish.CANCEL)
-            return
-        # Both begin at once: nothing can start the job, or go on with its transfer, in between.
-        abandoned = Deferred.fromCoroutine(self._abandon(job))
-        await self._happens(job, Event.CANCEL, (*codes.CANCELLED, ""))
-        await abandoned
+        elif id_ in self._ending:
+            await self._end_of_ending(id_)
+        elif job.state not in ENDED:
+            await self._end(job)
+        elif job.kept:
+            await self._free_kept(job)
+
+    async def _end(self, job: Job) -> None:
+        self._forget_timer(job)
+        self._ending[job.id] = []  # nothing starts it in between
+        try:
+            await self._cancelled(job, await self._abandon(job))
+            await self._journal.save(job)
+        finally:
+            self._has_ended(job)
         await self._trim()
 
+    def _end_of_ending(self, id_: str) -> "Deferred[None]":
+        waiter: Deferred[None] = Deferred()
+        self._ending[id_].append(waiter)
+        return waiter
+
+    def _has_ended(self, job: Job) -> None:
+        for waiter in self._ending.pop(job.id):
+            waiter.callback(None)
+        self._schedule()
+
     async def resubmit(self, id_: str) -> None:
-        """Start a failed job again.
+        """Start a failed job again, from what is already there.
 
         :raises JobActionRefused: it has not failed.
         """
-        await self._happens(self.job(id_), Event.RESUBMIT)
+        job = self.job(id_)
+        if job.can(Event.RESUBMIT):
+            job.anew, job.tries, job.kept = True, 0, False
+        await self._happens(job, Event.RESUBMIT)
 
-    async def _happens(
-        self, job: Job, event: Event, error: tuple[int, str, str] | None = None
-    ) -> None:
-        job.happens(event, self._wall_clock(), error)
+    async def _happens(self, job: Job, event: Event) -> None:
+        job.happens(event, self._wall_clock())
+        self._forget_timer(job)
         await self._journal.save(job)
         self._schedule()
 
-    def _interrupt(self, job: Job) -> None:
-        error = Interrupted(_INTERRUPTED)
-        job.state = State.RUNNING
-        job.happens(Event.FAIL, self._wall_clock(), (*codes.code_of(error), str(error)))
+    def _forget_timer(self, job: Job) -> None:
+        timer = self._timers.pop(job.id, None)
+        if timer is not None:
+            timer.cancel()
 
     def _wish(self, id_: str, wish: _Wish) -> "Deferred[None]":
         """Stop a running job for a reason; fires when it has stopped, or ended before."""
@@ -169,11 +256,11 @@ class JobRunner:
         is_first, run.wish = run.wish is None, max(wish, run.wish or wish)
         waiter: Deferred[None] = Deferred()
         run.ended.append(waiter)
-        transfer = self._transfers.get(id_)  # none when the run has ended, and is being settled
-        # A commit that is under way is not interrupted: its end decides.
-        if is_first and run.deferred is not None and transfer is not None and transfer.stoppable():
-            run.deferred.cancel()
+        if is_first and run.deferred is not None:
+            run.deferred.cancel()  # nothing happens if it has ended, and is being settled
         return waiter
+
+    # Running
 
     def _schedule(self) -> None:
         """Start jobs while there is room."""
@@ -182,34 +269,46 @@ class JobRunner:
             waiting = [
                 job
                 for job in self._jobs.values()
-                if job.state is State.PENDING and job.id not in self._running
+                if job.state is State.PENDING
+                and job.id not in self._running
+                and job.id not in self._ending
             ]
             if not waiting:
                 return
             self._start(min(waiting, key=lambda job: (-job.request.priority, job.sequence)))
 
     def _has_room(self) -> bool:
-        return not self._concurrent or len(self._running) < self._concurrent
+        return not self._limits.concurrent or len(self._running) < self._limits.concurrent
 
     def _start(self, job: Job) -> None:
         job.happens(Event.START, self._wall_clock())
         run = self._running[job.id] = _Run()
         Deferred.fromCoroutine(self._run(job, run)).addErrback(self._unexpected, job)
 
+    def _memo(self, job: Job) -> JobMemo:
+        return JobMemo(job, self._journal, self._threads, self._wall_clock)
+
+    def _transfer(self, job: Job) -> ITransfer:
+        transfer = self._transfers.get(job.id)
+        if transfer is None:
+            transfer = self._make_transfer(job.direction, job.request, self._memo(job))
+            self._transfers[job.id] = transfer
+        return transfer
+
     async def _run(self, job: Job, run: _Run) -> None:
         failure: Failure | None = None
         started = self._clock.seconds()
         try:
-            await self._journal.save(job)
+            await self._journal.save(job, durable=False)  # without it, it would be pending
             if run.wish is None:
-                transfer = self._transfers.get(job.id)
-                if transfer is None:
-                    transfer = self._make_transfer(job.direction, job.request)
-                    self._transfers[job.id] = transfer
+                transfer = self._transfer(job)
+                self._arm_checkpoint(job, run)
                 run.deferred = Deferred.fromCoroutine(transfer.run(job.progress))
                 await run.deferred
         except Exception:
             failure = Failure()
+        if run.checkpoint is not None:
+            run.checkpoint.cancel()
         job.progress.seconds += self._clock.seconds() - started
         try:
             await self._settle(job, run, failure)
@@ -219,28 +318,43 @@ class JobRunner:
                 waiter.callback(None)
             self._schedule()
 
+    def _arm_checkpoint(self, job: Job, run: _Run) -> None:
+        def checkpoint() -> None:
+            self._remember(job)
+            self._journal.save(job, durable=False).addErrback(
+                lambda failure: log.warn(
+                    "Job {id} cannot be saved: {error}", id=job.id, error=failure.value
+                )
+            )
+            self._arm_checkpoint(job, run)
+
+        run.checkpoint = self._clock.callLater(CHECKPOINT_S, checkpoint)
+
+    def _remember(self, job: Job) -> None:
+        job.account(self._wall_clock())
+        transfer = self._transfers.get(job.id)
+        if transfer is not None:
+            job.memo = dict(transfer.state())
+
     async def _settle(self, job: Job, run: _Run, failure: Failure | None) -> None:
         """A run has ended: what that makes of the job."""
-        now = self._wall_clock()
         if failure is None:
             stopped = run.deferred is None  # it was not even started
         else:
-            stopped = failure.check(CancelledError) is not None
+            stopped = run.wish is not None and failure.check(CancelledError) is not None
+        self._remember(job)
         if not stopped and failure is None:
-            self._transfers.pop(job.id, None)
-            job.happens(Event.SUCCEED, now)
-        elif stopped and run.wish is _Wish.PAUSE:
-            job.happens(Event.PAUSE, now)
+            await self._succeeded(job)
         elif stopped and run.wish is _Wish.CANCEL:
-            await self._abandon(job)
-            job.happens(Event.CANCEL, now, (*codes.CANCELLED, ""))
-        elif stopped:
-            await self._abandon(job)
-            self._interrupt(job)
+            await self._cancelled(job, await self._abandon(job))
+        elif stopped and run.wish is _Wish.PAUSE:
+            await self._close(job)
+            job.happens(Event.PAUSE, self._wall_clock())
+        elif stopped:  # the daemon stops: the journal has it as running
+            await self._close(job)
         else:
             assert failure is not None
-            await self._abandon(job)
-            job.happens(Event.FAIL, now, self._describe(job, failure))
+            await self._failed(job, run.wish, failure)
         log.info(
             "Job {id}: {state}{details}",
             id=job.id,
@@ -249,6 +363,76 @@ class JobRunner:
         )
         await self._journal.save(job)
         await self._trim()
+
+    async def _succeeded(self, job: Job) -> None:
+        transfer = self._transfers.pop(job.id, None)
+        outcomes = transfer.outcomes() if transfer is not None else ()
+        if transfer is not None:
+            await transfer.close()
+        job.memo = {}
+        job.outcomes = _count(outcomes)
+        job.happens(Event.SUCCEED, self._wall_clock())
+        await self._write_receipt(job, outcomes)
+
+    async def _cancelled(self, job: Job, committed: Sequence[Outcome | None] | None) -> None:
+        """:param committed: what became of all, if it turned out that all was committed."""
+        if committed is None:
+            job.happens(Event.CANCEL, self._wall_clock(), (*codes.CANCELLED, ""))
+        else:
+            job.outcomes = _count(committed)
+            job.happens(Event.SUCCEED, self._wall_clock())
+        job.memo = {}
+        await self._write_receipt(job, committed or ())
+
+    async def _failed(self, job: Job, wish: _Wish | None, failure: Failure) -> None:
+        """:param wish: one that came too late to stop the run."""
+        error = failure.value
+        description = self._describe(job, failure)
+        transfer = self._transfers.get(job.id)
+        known = error if isinstance(error, TransfersError) else None
+        passing = known is not None and is_worth_retrying(known)
+        keeps = known is not None and transfer is not None and transfer.keeps(known)
+        if wish is _Wish.CANCEL:
+            await self._cancelled(job, await self._abandon(job))
+        elif wish is _Wish.PAUSE and (keeps or passing):
+            await self._close(job)
+            job.happens(Event.PAUSE, self._wall_clock())
+        elif passing and self._has_tries(job):
+            await self._close(job)
+            job.happens(Event.WAIT, self._wall_clock(), description)
+            job.next_try = self._wall_clock() + self._limits.retry_delays[job.tries]
+            job.tries += 1
+            self._wait_to_retry(job)
+        elif keeps:
+            await self._close(job)
+            job.kept = True
+            await self._end_as_failure(job, description)
+        else:
+            committed = await self._abandon(job)
+            job.memo = {}
+            if committed is not None:
+                await self._cancelled(job, committed)
+            else:
+                await self._end_as_failure(job, description)
+
+    async def _end_as_failure(self, job: Job, description: tuple[int, str, str]) -> None:
+        job.happens(Event.FAIL, self._wall_clock(), description)
+        await self._write_receipt(job, ())
+
+    def _has_tries(self, job: Job) -> bool:
+        return job.tries < len(self._limits.retry_delays)
+
+    def _wait_to_retry(self, job: Job) -> None:
+        if self._stopping:  # it is for the next life
+            return
+
+        def due() -> None:
+            del self._timers[job.id]
+            job.happens(Event.TRY_AGAIN, self._wall_clock())
+            self._schedule()
+
+        delay = max(0.0, (job.next_try or 0.0) - self._wall_clock())
+        self._timers[job.id] = self._clock.callLater(delay, due)
 
     def _describe(self, job: Job, failure: Failure) -> tuple[int, str, str]:
         error = failure.value
@@ -261,10 +445,51 @@ class JobRunner:
             f" the identifier of this job",
         )
 
-    async def _abandon(self, job: Job) -> None:
+    # What is left of transfers
+
+    async def _close(self, job: Job) -> None:
         transfer = self._transfers.pop(job.id, None)
         if transfer is not None:
-            await transfer.abandon()
+            await transfer.close()
+
+    async def _abandon(self, job: Job) -> Sequence[Outcome | None] | None:
+        """Free what has arrived. Gives the outcomes if it turned out that all is committed."""
+        job.kept = False
+        try:
+            transfer = self._transfer(job)
+        except TransfersError:  # its peer is not configured any more
+            return None
+        del self._transfers[job.id]
+        return transfer.outcomes() if await transfer.abandon() else None
+
+    async def expire(self, timeout: float) -> None:
+        """Free what failed jobs keep for a resubmission that did not come for so many seconds."""
+        before = self._wall_clock() - timeout
+        for job in self.jobs():
+            is_idle = job.state is State.FAILURE and job.kept and job.id not in self._ending
+            if is_idle and (job.completed or 0.0) < before:
+                await self._free_kept(job)
+
+    async def _free_kept(self, job: Job) -> None:
+        self._ending[job.id] = []  # a resubmission waits
+        try:
+            committed = await self._abandon(job)
+            if committed is None:
+                job.say("What had arrived is not kept any longer", self._wall_clock())
+            elif job.state is State.FAILURE:
+                await self._cancelled(job, committed)
+            await self._journal.save(job)
+        finally:
+            self._has_ended(job)
+
+    async def _write_receipt(self, job: Job, outcomes: Sequence[Outcome | None]) -> None:
+        daemon, url = self._describe_peer(job.request.peer)
+        try:
+            instances = await self._memo(job).instances() or ()
+            data = await self._threads.run(make_receipt, job, instances, outcomes, daemon, url)
+            await self._journal.attach(job.id, Kind.RECEIPT, data)
+        except (TransfersError, sqlite3.Error) as error:  # the job ends as it ends
+            log.warn("Job {id} leaves no receipt: {error}", id=job.id, error=error)
 
     async def _trim(self) -> None:
         """Forget the oldest ended jobs beyond the history's size."""
@@ -272,11 +497,22 @@ class JobRunner:
             (job for job in self._jobs.values() if job.state in ENDED),
             key=lambda job: job.completed or 0.0,
         )
-        surplus = [job.id for job in ended[: max(0, len(ended) - self._history_size)]]
-        for id_ in surplus:
-            del self._jobs[id_]
+        surplus = ended[: max(0, len(ended) - self._limits.history_size)]
+        for job in surplus:
+            del self._jobs[job.id]
+        for job in surplus:
+            if job.kept:
+                await self._abandon(job)
         if surplus:
-            await self._journal.forget(surplus)
+            await self._journal.forget([job.id for job in surplus])
 
     def _unexpected(self, failure: Failure, job: Job) -> None:
         log.failure("Job {id} could not be settled", failure, id=job.id)
+
+
+def _count(outcomes: Sequence[Outcome | None]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for outcome in outcomes:
+        name = "Committed" if outcome is None else outcome.value
+        counts[name] = counts.get(name, 0) + 1
+    return counts

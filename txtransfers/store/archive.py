@@ -17,7 +17,7 @@ from zope.interface import implementer
 from .. import errors
 from ..wire.messages import Level
 from .embedded import EmbeddedStore
-from .index import DESCENDANTS, LEVEL_NUMBER, LEVELS, delete, find_files, resource_row
+from .index import DESCENDANTS, LEVEL_NUMBER, LEVELS, find_files, resource_row
 from .interfaces import (
     ArchiveStatistics,
     Change,
@@ -64,12 +64,7 @@ class EmbeddedArchive:
 
     def delete(self, level: Level, id_: str) -> "Deferred[tuple[Level, str] | None]":
         """See :meth:`IArchive.delete`."""
-        return self._store.threads.run(self._delete, level, id_)
-
-    def _delete(self, level: Level, id_: str) -> tuple[Level, str] | None:
-        remaining = self._store.database.write(lambda db: delete(db, level, id_))
-        self._store.empty_garbage()
-        return remaining
+        return self._store.threads.run(self._store.delete, level, id_)
 
     def all_tags(self, id_: str) -> "Deferred[dict[str, Any]]":
         """See :meth:`IArchive.all_tags`."""
@@ -153,7 +148,9 @@ def _descendants(db: sqlite3.Connection, level: Level, id_: str, wanted: Level) 
 def _statistics(db: sqlite3.Connection, level: Level | None, id_: str) -> ArchiveStatistics:
     if level is None:
         counts = dict(db.execute("SELECT level, count(*) FROM resource GROUP BY level"))
-        size = db.execute("SELECT coalesce(sum(size), 0) FROM file").fetchone()[0]
+        size = db.execute(
+            "SELECT coalesce(sum(f.size), 0) FROM file f JOIN resource r ON r.id = f.resource"
+        ).fetchone()[0]
     else:
         row = resource_row(db, level, id_)
         counts = dict(

@@ -2,15 +2,16 @@
 
 What keeps "all or nothing": files are written where they stay, in a folder of their transaction,
 and nobody sees them before the one SQL transaction that names them all. So there is nothing to
-rename and nothing to undo: after a crash, files in folders that are still open and that no row
-names are removed (:meth:`EmbeddedStore.start`).
+rename and nothing to undo: after a crash, files in folders that are still open, that no row names
+and that no log of a staging area speaks for are removed (:meth:`EmbeddedStore.start`).
 """
 
 import os
+import re
 import shutil
 import sqlite3
-import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -21,20 +22,32 @@ from zope.interface import implementer
 from .. import errors
 from ..sqlite import Database
 from ..threads import IThreads
-from ..wire.messages import Resource
+from ..wire.messages import Level, Resource
 from ..wire.plan import Chunk, Instance
 from . import index
-from .interfaces import CommitReport, IIncoming, IInstanceReader, IInstanceStore
+from .batches import purge
+from .interfaces import (
+    CommitReport,
+    IIncoming,
+    IInstanceReader,
+    IInstanceStore,
+    Outcome,
+    Staged,
+)
 from .reader import EmbeddedReader
-from .reception import EmbeddedIncoming
-from .staging import disk_error
+from .reception import CommittedIncoming, EmbeddedIncoming
+from .showing import Showing
+from .space import Space
+from .staging import disk_error, sync_file
+from .staging_log import UNFINISHED, Contents, Head, create_log, open_log, read_head
+from .steps import Step, ignore
 
 INDEX_FILE = "index.sqlite"
 INSTANCES = "instances"
+STAGING = "staging"
 UNKNOWN = "unknown"
 
-FREE_RESERVE = 64 * 2**20
-"""Bytes of the disk that are left free."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,200}\Z", re.ASCII)
 
 log = Logger()
 
@@ -49,24 +62,33 @@ class EmbeddedStore:
         threads: IThreads,
         overwrite_instances: bool = False,
         commit_threads: int = 4,
+        maximum_size: int = 0,
+        step: Callable[[Step], None] = ignore,
     ) -> None:
+        """:param maximum_size: bytes that may be stored (``MaximumStorageSize``); 0 for any number.
+
+        :param step: called, in the thread concerned, at the instants at which a crash matters.
+        """
         self.folder = folder
         self.threads = threads
         self.overwrite_instances = overwrite_instances
         self.commit_threads = commit_threads
+        self.step = step
         self.database = Database(os.path.join(folder, INDEX_FILE), index.MIGRATIONS)
-        self._promised: dict[object, int] = {}
-        self._promises = threading.Lock()
+        self.space = Space(folder, maximum_size, lambda: self.database.read(index.total_size))
+        self._showing = Showing(self.database, step)
+        self._open: set[str] = set()
 
     # Start and stop: blocking, before and after the reactor's life.
 
     def start(self) -> None:
-        """Open the index; remove what a crash left half done.
+        """Open the index; remove what a crash left half done, and nobody can go on with.
 
         :raises StorageFailure: the folder cannot be made or written, or its index is missing.
         """
         try:
             os.makedirs(self.path(""), exist_ok=True)
+            os.makedirs(self._log_path(""), exist_ok=True)
             lost = not os.path.exists(os.path.join(self.folder, INDEX_FILE)) and os.listdir(
                 self.path("")
             )
@@ -78,10 +100,12 @@ class EmbeddedStore:
                 f" bring it back from a backup, or move {self.path('')} away to start anew"
             )
         self.database.open()
+        self.database.write(purge)
+        self.step(Step.START_PURGED)
         self.empty_garbage()
-        removed = self._remove_orphans()
-        if removed:
-            log.info("{count} files of unfinished transactions removed", count=removed)
+        staged = self._staged_folders()
+        self.step(Step.START_LOGS_READ)
+        self._remove_orphans(staged)
 
     def stop(self) -> None:
         """Close the index."""
@@ -91,26 +115,71 @@ class EmbeddedStore:
         """The file system's path of a path that the index has."""
         return os.path.join(self.folder, INSTANCES, relative)
 
-    def _remove_orphans(self) -> int:
+    def _log_path(self, name: str) -> str:
+        return os.path.join(self.folder, STAGING, name)
+
+    def _staged_folders(self) -> set[str]:
+        """The folders that a log speaks for; logs that nobody can go on with are removed."""
+        folders = set()
+        for name in os.listdir(self._log_path("")):
+            head = None if name.endswith(UNFINISHED) else read_head(self._log_path(name))
+            if head is None or not self._is_open(name, head):
+                _unlink(self._log_path(name))
+                continue
+            folders.add(head.path)
+            self.space.found(name, _disk_usage(self.path(head.path)))
+        return folders
+
+    def _is_open(self, name: str, head: Head) -> bool:
+        def read(db: Any) -> bool:
+            known = db.execute(
+                "SELECT 1 FROM folder WHERE id = ? AND path = ? AND open", (head.folder, head.path)
+            ).fetchone()
+            return known is not None and index.find_report(db, name) is None
+
+        return self.database.read(read)
+
+    def _remove_orphans(self, staged: set[str]) -> None:
         """Open folders belong to a life that ended: drop their files that no row names."""
         folders = self.database.read(
             lambda db: db.execute("SELECT id, path FROM folder WHERE open").fetchall()
         )
-        removed = 0
+        count = size = 0
         for number, path in folders:
-            known = self.database.read(
-                lambda db, n=number: {  # type: ignore[misc]
-                    name for (name,) in db.execute("SELECT name FROM file WHERE folder = ?", (n,))
-                }
+            if path not in staged:
+                removed = self.sweep(number, path)
+                count, size = count + removed[0], size + removed[1]
+        if count:
+            log.info(
+                "{count} files ({size} bytes) of unfinished transactions removed",
+                count=count,
+                size=size,
             )
-            if os.path.isdir(self.path(path)):
-                for name in set(os.listdir(self.path(path))) - known:
-                    os.unlink(os.path.join(self.path(path), name))
-                    removed += 1
-            self.database.write(lambda db, n=number: index.close_folder(db, n))  # type: ignore[misc]
         for name in set(os.listdir(self.path(""))) - self._folders():
             self._put_aside(name)
-        return removed
+
+    def sweep(self, number: int, path: str) -> tuple[int, int]:
+        """Remove the files of a folder that no row names, and close it; blocking.
+
+        Gives how many they were, and their bytes.
+        """
+        known = self.database.read(
+            lambda db: {
+                name for (name,) in db.execute("SELECT name FROM file WHERE folder = ?", (number,))
+            }
+        )
+        count = size = 0
+        if os.path.isdir(self.path(path)):
+            with os.scandir(self.path(path)) as entries:
+                doomed = [entry for entry in entries if entry.name not in known]
+            for entry in doomed:
+                count, size = count + 1, size + entry.stat(follow_symlinks=False).st_size
+                os.unlink(entry.path)
+                self.step(Step.START_ORPHAN_REMOVED)
+            if not known:
+                os.rmdir(self.path(path))
+        self.database.write(lambda db: index.close_folder(db, number), durable=False)
+        return count, size
 
     def _put_aside(self, name: str) -> None:
         """Of a folder that the index does not know: empty after a crash, else the index is old."""
@@ -144,38 +213,60 @@ class EmbeddedStore:
             raise disk_error(error, self.path(path)) from error
         return number, path
 
-    def remove_folder(self, number: int, path: str) -> None:
-        """Remove a folder none of whose files is shown."""
+    def remove_staged(self, name: str, number: int, path: str) -> None:
+        """Remove a staging area none of whose files is shown: first what would bring it back."""
+        _unlink(self._log_path(name))
+        self.step(Step.DISCARD_BEGUN)
         shutil.rmtree(self.path(path), ignore_errors=True)
+        self.step(Step.DISCARD_UNLINKED)
         self.database.write(lambda db: index.close_folder(db, number))
+        self.space.gone(name)
 
     def sync_folder(self, path: str) -> None:
         """Bring the names of a folder's files, and its own, to the disk."""
         for folder in (self.path(path), self.path("")):
-            try:
-                descriptor = os.open(folder, os.O_RDONLY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
-            except OSError as error:
-                raise disk_error(error, folder) from error
+            sync_file(folder)
 
-    def show(self, rows: Sequence[index.Row], full_folder: int | None = None) -> CommitReport:
-        """Show synced files, all of them or none, in one SQL transaction.
+    def show(self, rows: Sequence[index.Row]) -> tuple[Outcome, ...]:
+        """Show synced files, all of them or none, in one SQL transaction."""
+        outcomes = self.database.write(lambda db: index.insert(db, rows, self.overwrite_instances))
+        self.space.changed()
+        self.empty_garbage()
+        return outcomes
 
-        :param full_folder: a folder that will get no more files.
+    def show_staged(self, incoming: EmbeddedIncoming) -> CommitReport:
+        """Show the synced files of a staging area, all of them or none, and drop its log.
+
+        :raises CorruptedInstances: an instance that is held is not there any more.
         """
-
-        def transaction(db: Any) -> CommitReport:
-            report = index.insert(db, rows, self.overwrite_instances)
-            if full_folder is not None:
-                index.close_folder(db, full_folder)
-            return report
-
-        report = self.database.write(transaction)
+        number, path = incoming.folder
+        self.sync_folder(path)
+        self.step(Step.ALL_SYNCED)
+        report = self._showing.show(incoming, self.overwrite_instances)
+        self.step(Step.SHOWN)
+        self.space.gone(incoming.name)
+        self.space.changed()
+        _unlink(self._log_path(incoming.name))
+        self.step(Step.LOG_DROPPED)
+        try:
+            self.sweep(number, path)
+        except (errors.TransfersError, OSError) as error:
+            log.warn("Files that are not needed are kept for now: {error}", error=error)
+        self.step(Step.SWEPT)
         self.empty_garbage()
         return report
+
+    def delete(self, level: Level, id_: str) -> tuple[Level, str] | None:
+        """See :meth:`IArchive.delete`; waits for a large commit that is under way."""
+        remaining = self._showing.delete(level, id_)
+        self.space.changed()
+        self.empty_garbage()
+        return remaining
+
+    def closed(self, name: str) -> None:
+        """Nobody uses a staging area any more; it may be there still, or not."""
+        self.space.closed(name)
+        self._open.discard(name)
 
     def empty_garbage(self) -> None:
         """Unlink the files that no row names any more.
@@ -201,15 +292,9 @@ class EmbeddedStore:
                 log.warn("{error}", error=disk_error(error, self.path(path)))
                 continue
             gone.append(path)
+            self.step(Step.GARBAGE_UNLINKED)
         for folder in self.database.write(lambda db: index.forget_garbage(db, gone)):
             shutil.rmtree(self.path(folder), ignore_errors=True)
-
-    def free_space(self) -> int:
-        """Bytes that may still be written, what running receptions were promised taken off."""
-        disk = os.statvfs(self.folder)
-        free = disk.f_bavail * disk.f_frsize - FREE_RESERVE
-        with self._promises:
-            return max(0, free - sum(self._promised.values()))
 
     # IInstanceStore
 
@@ -229,35 +314,136 @@ class EmbeddedStore:
         """See :meth:`IInstanceStore.open`."""
         return EmbeddedReader(self, chunks)
 
-    def receive(self, instances: Sequence[Instance]) -> "Deferred[IIncoming]":
+    def receive(
+        self, instances: Sequence[Instance], name: str = "", note: bytes = b"", delta: bool = False
+    ) -> "Deferred[IIncoming]":
         """See :meth:`IInstanceStore.receive`; the space is freed where the caller is cancelled."""
         outcome: Deferred[IIncoming] = Deferred()
 
-        def received(incoming: EmbeddedIncoming) -> "Deferred[None] | None":
+        def received(incoming: EmbeddedIncoming) -> "Deferred[bool] | None":
             if outcome.called:
                 return incoming.discard()
             outcome.callback(incoming)
             return None
 
-        self.threads.run(self._receive, instances).addCallback(received).addErrback(outcome.errback)
+        name = name or str(uuid4())
+        self.threads.run(self._receive, tuple(instances), name, note, delta).addCallback(
+            received
+        ).addErrback(outcome.errback)
         return outcome
 
-    def _receive(self, instances: Sequence[Instance]) -> EmbeddedIncoming:
-        needed = sum(instance.size for instance in instances)
-        free = self.free_space()
-        if needed > free:
-            raise errors.StorageFull(
-                f"The transfer has {needed} bytes, but the storage has room for {free}"
-            )
-        number, path = self.new_folder()
-        incoming = EmbeddedIncoming(self, number, path, instances)
-        with self._promises:
-            self._promised[incoming] = needed
-        return incoming
+    def _receive(
+        self, instances: tuple[Instance, ...], name: str, note: bytes, delta: bool
+    ) -> EmbeddedIncoming:
+        assert _NAME.match(name), name
+        held = self.database.read(lambda db: index.held(db, instances)) if delta else ()
+        skipped = frozenset(held)
+        needed = sum(i.size for n, i in enumerate(instances) if n not in skipped)
+        self.space.promise(name, needed)
+        try:
+            number, path = self.new_folder()
+            self.step(Step.FOLDER_MADE)
+            head = Head(number, path, needed, held)
+            try:
+                staging_log = create_log(self._log_path(name), head, instances, note)
+            except errors.TransfersError:
+                self.remove_staged(name, number, path)
+                raise
+        except errors.TransfersError:
+            self.space.gone(name)
+            raise
+        self.step(Step.LOG_MADE)
+        self._open.add(name)
+        return EmbeddedIncoming(self, name, staging_log, Contents(head, instances, note, [], set()))
 
-    def promise_over(self, incoming: object, written: int | None = None) -> None:
-        """Bytes were written (they show in the disk's free space), or the reception ended."""
-        with self._promises:
-            left = self._promised.pop(incoming, None)
-            if left is not None and written is not None:
-                self._promised[incoming] = max(0, left - written)
+    def reopen(self, name: str) -> "Deferred[IIncoming | None]":
+        """See :meth:`IInstanceStore.reopen`; it is closed where the caller is cancelled."""
+        outcome: Deferred[IIncoming | None] = Deferred()
+
+        def reopened(incoming: EmbeddedIncoming | CommittedIncoming | None) -> Any:
+            if outcome.called:
+                return incoming.close() if incoming is not None else None
+            if isinstance(incoming, EmbeddedIncoming):
+                incoming.recover()
+            outcome.callback(incoming)
+            return None
+
+        self.threads.run(self._reopen, name).addCallback(reopened).addErrback(outcome.errback)
+        return outcome
+
+    def _reopen(self, name: str) -> EmbeddedIncoming | CommittedIncoming | None:
+        if name in self._open:
+            raise errors.BadState(f"{name} is in use already")
+        report = self.database.read(lambda db: index.find_report(db, name))
+        if report is not None:
+            return CommittedIncoming(name, CommitReport.from_text(report))
+        path = self._log_path(name)
+        opened = open_log(path) if _NAME.match(name) and os.path.exists(path) else None
+        if opened is None:
+            return None
+        staging_log, contents = opened
+        try:
+            self.space.promise(name, contents.head.size)
+        except errors.StorageFull:
+            staging_log.close()
+            raise
+        self._open.add(name)
+        self.step(Step.REOPENED)
+        return EmbeddedIncoming(self, name, staging_log, contents)
+
+    def staged(self) -> "Deferred[tuple[Staged, ...]]":
+        """See :meth:`IInstanceStore.staged`."""
+        return self.threads.run(self._staged)
+
+    def _staged(self) -> tuple[Staged, ...]:
+        found = []
+        for name in os.listdir(self._log_path("")):
+            if name in self._open or name.endswith(UNFINISHED):
+                continue
+            try:
+                head = read_head(self._log_path(name))
+                last_written = os.stat(self._log_path(name)).st_mtime
+            except (errors.StorageFailure, FileNotFoundError):  # gone meanwhile
+                continue
+            if head is not None:
+                found.append(Staged(name, head.size, last_written))
+        return tuple(found)
+
+    def drop(self, name: str) -> "Deferred[None]":
+        """See :meth:`IInstanceStore.drop`."""
+        return self.threads.run(self._drop, name)
+
+    def _drop(self, name: str) -> None:
+        path = self._log_path(name)
+        if name in self._open or not os.path.exists(path):
+            return
+        head = read_head(path)
+        if head is None or not self._is_open(name, head):
+            _unlink(path)
+        else:
+            self.remove_staged(name, head.folder, head.path)
+
+    def forget_reports(self, older_than: float) -> "Deferred[None]":
+        """See :meth:`IInstanceStore.forget_reports`."""
+        before = time.time() - older_than
+        return self.threads.run(
+            self.database.write, lambda db: index.forget_reports(db, before), durable=False
+        )
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise disk_error(error, path) from error
+
+
+def _disk_usage(folder: str) -> int:
+    """Bytes that the files of a folder take."""
+    try:
+        with os.scandir(folder) as entries:
+            return sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in entries)
+    except FileNotFoundError:
+        return 0

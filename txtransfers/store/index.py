@@ -1,9 +1,13 @@
 """The SQL of the embedded store: resources, files, changes. Blocking functions on a connection.
 
-Tables: ``resource`` is the DICOM tree (patients have no parent), ``file`` the file of an instance,
-``folder`` where files live, ``change`` the history, ``garbage`` files that are to be unlinked.
-A folder that is ``open`` may hold files that no row names: at start they are removed. So a crash at
-any instant leaves either all of a transaction or nothing: the one SQL transaction decides.
+Tables: ``any_resource`` is the DICOM tree (patients have no parent), ``file`` the file of an
+instance, ``folder`` where files live, ``change`` the history, ``garbage`` files that are to be
+unlinked, ``committed`` the reports of commits. A folder that is ``open`` may hold files that no row
+names: at start they are removed, unless they are staged. So a crash at any instant leaves either
+all of a transaction or nothing: the one SQL transaction decides.
+
+``resource`` is the view of what is shown: a large transaction is inserted in steps, as a ``hidden``
+batch (``batches.py``). Whoever reads asks ``resource``, whoever writes ``any_resource``.
 An identifier is unique in its level only: a PatientID that has ``|`` in it can lead to the
 identifier of somebody's instance.
 """
@@ -21,7 +25,7 @@ from ..errors import UnknownResource
 from ..wire.messages import Level, Resource
 from ..wire.plan import Instance
 from .dicom import Header
-from .interfaces import CommitReport
+from .interfaces import Outcome
 
 MIGRATIONS = (
     """
@@ -46,11 +50,39 @@ MIGRATIONS = (
     CREATE TABLE property(name TEXT PRIMARY KEY, value TEXT NOT NULL);
     INSERT INTO property VALUES ('identifier', lower(hex(randomblob(16))))
     """,
+    """
+    CREATE TABLE any_resource(
+        id INTEGER PRIMARY KEY, level INTEGER NOT NULL, public_id TEXT NOT NULL,
+        parent INTEGER, uid TEXT NOT NULL, tags TEXT NOT NULL,
+        updated TEXT NOT NULL, batch INTEGER NOT NULL DEFAULT 0);
+    INSERT INTO any_resource SELECT *, 0 FROM resource;
+    CREATE TABLE any_file(
+        resource INTEGER PRIMARY KEY, folder INTEGER NOT NULL REFERENCES folder(id),
+        name TEXT NOT NULL, size INTEGER NOT NULL, md5 TEXT NOT NULL,
+        transfer_syntax TEXT NOT NULL, sop_class TEXT NOT NULL);
+    INSERT INTO any_file SELECT * FROM file;
+    DROP TABLE file;
+    ALTER TABLE any_file RENAME TO file;
+    DROP TABLE resource;
+    CREATE INDEX file_folder ON file(folder);
+    CREATE INDEX resource_id ON any_resource(public_id, level, batch);
+    CREATE INDEX resource_parent ON any_resource(parent);
+    CREATE INDEX resource_level ON any_resource(level, id, batch);
+    CREATE INDEX resource_uid ON any_resource(uid);
+    CREATE TABLE hidden(batch INTEGER PRIMARY KEY AUTOINCREMENT);
+    CREATE VIEW resource AS
+        SELECT id, level, public_id, parent, uid, tags, updated, batch FROM any_resource
+        WHERE batch NOT IN (SELECT batch FROM hidden);
+    CREATE TABLE committed(name TEXT PRIMARY KEY, time REAL NOT NULL, report TEXT NOT NULL)
+    """,
 )
 
 LEVELS = (Level.PATIENT, Level.STUDY, Level.SERIES, Level.INSTANCE)
 LEVEL_NUMBER = {level: number for number, level in enumerate(LEVELS)}
-_INSTANCE = LEVEL_NUMBER[Level.INSTANCE]
+INSTANCE = LEVEL_NUMBER[Level.INSTANCE]
+
+NO_BATCH = 0
+"""What is inserted in one transaction belongs to no batch."""
 
 DESCENDANTS = """
     WITH RECURSIVE tree(id) AS (
@@ -137,51 +169,83 @@ def close_folder(db: sqlite3.Connection, folder: int) -> None:
     )
 
 
-def insert(db: sqlite3.Connection, rows: Sequence[Row], overwrite: bool) -> CommitReport:
+def insert(db: sqlite3.Connection, rows: Sequence[Row], overwrite: bool) -> tuple[Outcome, ...]:
     """Show files. Those whose instance is there already are garbage, or replace it.
 
     :param overwrite: replace (``OverwriteInstances``).
     """
     date = now()
     changes: list[tuple[str, int, str, str]] = []
-    known = _instances(db, rows)
-    chains = {row.parents for row in rows if row.id not in known}
-    series = {parents: _ensure_parents(db, parents, date, changes) for parents in chains}
-    resources: list[tuple[Any, ...]] = []
-    files: list[tuple[Any, ...]] = []
-    stored: dict[str, None] = {}
-    already: list[str] = []
-    next_id = db.execute("SELECT coalesce(max(id), 0) + 1 FROM resource").fetchone()[0]
+    chains: dict[Parents, int] = {}
+    outcomes: list[Outcome] = []
+    seen: set[str] = set()
     for row in rows:
-        if row.id in stored or (row.id in known and not overwrite):
-            _throw_away(db, row.folder, row.name)
-            already.append(row.id)
-            continue
-        stored[row.id] = None
-        if row.id in known:
-            _replace(db, known[row.id], row, date)
-            changes.append(("UpdatedInstance", _INSTANCE, row.id, date))
-            continue
-        resources.append((next_id, _INSTANCE, row.id, series[row.parents], row.uid, row.tags, date))
-        files.append((next_id, *_file_values(row)))
-        changes.append(("NewInstance", _INSTANCE, row.id, date))
-        next_id += 1
-    db.executemany("INSERT INTO resource VALUES (?, ?, ?, ?, ?, ?, ?)", resources)
-    db.executemany("INSERT INTO file VALUES (?, ?, ?, ?, ?, ?, ?)", files)
-    _add_changes(db, changes)
-    return CommitReport(tuple(stored), tuple(already))
+        known = find_shown(db, row.id)
+        outcome = outcome_of(row, known, overwrite and row.id not in seen)
+        outcomes.append(outcome)
+        seen.add(row.id)
+        if known is None:
+            if row.parents not in chains:
+                chains[row.parents] = _ensure_parents(db, row.parents, date, changes)
+            add_instance(db, row, chains[row.parents], date)
+            changes.append(("NewInstance", INSTANCE, row.id, date))
+        elif outcome is Outcome.REPLACED:
+            _replace(db, known[0], row, date)
+            changes.append(("UpdatedInstance", INSTANCE, row.id, date))
+        else:
+            throw_away(db, row.folder, row.name)
+    add_changes(db, changes)
+    return tuple(outcomes)
 
 
-def _instances(db: sqlite3.Connection, rows: Iterable[Row]) -> dict[str, int]:
-    known: dict[str, int] = {}
-    for row in rows:
-        found = _find(db, _INSTANCE, row.id)
-        if found:
-            known[row.id] = found
-    return known
+def find_shown(db: sqlite3.Connection, public_id: str) -> tuple[int, str] | None:
+    """The row and the MD5 of an instance that is shown."""
+    found: tuple[int, str] | None = db.execute(
+        "SELECT r.id, f.md5 FROM resource r JOIN file f ON f.resource = r.id"
+        " WHERE r.public_id = ? AND r.level = ?",
+        (public_id, INSTANCE),
+    ).fetchone()
+    return found
 
 
-def _find(db: sqlite3.Connection, level: int, public_id: str) -> int | None:
+def outcome_of(row: Row, known: tuple[int, str] | None, overwrite: bool) -> Outcome:
+    """What becomes of a file whose instance is there as ``known``, or is not."""
+    if known is None:
+        return Outcome.STORED
+    if overwrite:
+        return Outcome.REPLACED
+    return Outcome.ALREADY_STORED if known[1] == row.md5 else Outcome.DIFFERENT
+
+
+def add_instance(
+    db: sqlite3.Connection, row: Row, parent: int, date: str, batch: int = NO_BATCH
+) -> None:
+    """Insert an instance that is not there, and its file."""
+    resource = add_resource(db, INSTANCE, (row.id, row.uid, row.tags), parent, date, batch)
+    db.execute("INSERT INTO file VALUES (?, ?, ?, ?, ?, ?, ?)", (resource, *_file_values(row)))
+
+
+def add_resource(
+    db: sqlite3.Connection,
+    level: int,
+    link: tuple[str, str, str],
+    parent: int | None,
+    date: str,
+    batch: int = NO_BATCH,
+) -> int:
+    """Insert a resource; gives its row. :param link: as in :class:`Parents`."""
+    public_id, uid, tags = link
+    row = db.execute(
+        "INSERT INTO any_resource(level, public_id, parent, uid, tags, updated, batch)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (level, public_id, parent, uid, tags, date, batch),
+    ).lastrowid
+    assert row is not None
+    return row
+
+
+def find_resource(db: sqlite3.Connection, level: int, public_id: str) -> int | None:
+    """The row of a resource that is shown."""
     found = db.execute(
         "SELECT id FROM resource WHERE public_id = ? AND level = ?", (public_id, level)
     ).fetchone()
@@ -196,41 +260,81 @@ def _ensure_parents(
     db: sqlite3.Connection, parents: Parents, date: str, changes: list[tuple[str, int, str, str]]
 ) -> int:
     parent: int | None = None
-    for level, (public_id, uid, tags) in enumerate(parents.chain):
-        found = _find(db, level, public_id)
+    for level, link in enumerate(parents.chain):
+        found = find_resource(db, level, link[0])
         if found is not None:
             parent = found
-            db.execute("UPDATE resource SET updated = ? WHERE id = ?", (date, parent))
+            touch(db, parent, date)
             continue
-        parent = db.execute(
-            "INSERT INTO resource(level, public_id, parent, uid, tags, updated)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            (level, public_id, parent, uid, tags, date),
-        ).lastrowid
-        changes.append((f"New{LEVELS[level].value}", level, public_id, date))
+        parent = add_resource(db, level, link, parent, date)
+        changes.append((f"New{LEVELS[level].value}", level, link[0], date))
     assert parent is not None
     return parent
 
 
+def touch(db: sqlite3.Connection, resource: int, date: str) -> None:
+    """Something below the resource has changed."""
+    db.execute("UPDATE any_resource SET updated = ? WHERE id = ?", (date, resource))
+
+
 def _replace(db: sqlite3.Connection, resource: int, row: Row, date: str) -> None:
+    throw_away_file(db, resource)
+    db.execute("INSERT INTO file VALUES (?, ?, ?, ?, ?, ?, ?)", (resource, *_file_values(row)))
+    db.execute(
+        "UPDATE any_resource SET tags = ?, updated = ? WHERE id = ?", (row.tags, date, resource)
+    )
+
+
+def throw_away_file(db: sqlite3.Connection, resource: int) -> None:
+    """An instance's file is garbage, and its row gone."""
     folder, name = db.execute(
         "SELECT folder, name FROM file WHERE resource = ?", (resource,)
     ).fetchone()
-    _throw_away(db, folder, name)
+    throw_away(db, folder, name)
     db.execute("DELETE FROM file WHERE resource = ?", (resource,))
-    db.execute("INSERT INTO file VALUES (?, ?, ?, ?, ?, ?, ?)", (resource, *_file_values(row)))
-    db.execute("UPDATE resource SET tags = ?, updated = ? WHERE id = ?", (row.tags, date, resource))
 
 
-def _throw_away(db: sqlite3.Connection, folder: int, name: str) -> None:
+def throw_away(db: sqlite3.Connection, folder: int, name: str) -> None:
+    """A file is garbage."""
     db.execute(
         "INSERT OR IGNORE INTO garbage SELECT path || '/' || ? FROM folder WHERE id = ?",
         (name, folder),
     )
 
 
-def _add_changes(db: sqlite3.Connection, changes: Iterable[tuple[str, int, str, str]]) -> None:
+def add_changes(db: sqlite3.Connection, changes: Iterable[tuple[str, int, str, str]]) -> None:
+    """Append to the history: type, level, identifier, date."""
     db.executemany("INSERT INTO change(type, level, public_id, date) VALUES (?, ?, ?, ?)", changes)
+
+
+def add_report(db: sqlite3.Connection, name: str, time: float, report: str) -> None:
+    """A commit has ended well: remember that it did (:meth:`CommitReport.to_text`)."""
+    db.execute("INSERT INTO committed VALUES (?, ?, ?)", (name, time, report))
+
+
+def forget_reports(db: sqlite3.Connection, before: float) -> None:
+    """Forget the reports of commits that ended before a time (seconds since the epoch)."""
+    db.execute("DELETE FROM committed WHERE time < ?", (before,))
+
+
+def held(db: sqlite3.Connection, instances: Iterable[Instance]) -> tuple[int, ...]:
+    """The positions of those of ``instances`` that are shown, with the same content."""
+    return tuple(
+        position
+        for position, instance in enumerate(instances)
+        if (found := find_shown(db, instance.id)) is not None and found[1] == instance.md5
+    )
+
+
+def total_size(db: sqlite3.Connection) -> int:
+    """Bytes of all files that the index knows, shown or about to be."""
+    return int(db.execute("SELECT coalesce(sum(size), 0) FROM file").fetchone()[0])
+
+
+def find_report(db: sqlite3.Connection, name: str) -> str | None:
+    """The report of a commit that ended well."""
+    found = db.execute("SELECT report FROM committed WHERE name = ?", (name,)).fetchone()
+    return str(found[0]) if found else None
 
 
 def resource_row(db: sqlite3.Connection, level: Level, public_id: str) -> int:
@@ -238,7 +342,7 @@ def resource_row(db: sqlite3.Connection, level: Level, public_id: str) -> int:
 
     :raises UnknownResource: it is not there at that level.
     """
-    found = _find(db, LEVEL_NUMBER[level], public_id)
+    found = find_resource(db, LEVEL_NUMBER[level], public_id)
     if found is None:
         raise UnknownResource(f"Unknown {level.value.lower()}: {public_id[:100]}")
     return found
@@ -305,9 +409,9 @@ def delete(db: sqlite3.Connection, level: Level, public_id: str) -> tuple[Level,
         (date,),
     )
     db.execute("DELETE FROM file WHERE resource IN (SELECT id FROM doomed)")
-    for number in range(_INSTANCE, -1, -1):  # children before parents
+    for number in range(INSTANCE, -1, -1):  # children before parents
         db.execute(
-            "DELETE FROM resource WHERE level = ? AND id IN (SELECT id FROM doomed)", (number,)
+            "DELETE FROM any_resource WHERE level = ? AND id IN (SELECT id FROM doomed)", (number,)
         )
     return remaining
 

@@ -9,6 +9,8 @@ on every provider.
 # ruff: noqa: N805
 
 from collections.abc import Mapping, Sequence
+from enum import Enum
+from itertools import groupby
 from typing import Any
 
 import attrs
@@ -16,7 +18,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from ..wire.messages import Level, Resource
-from ..wire.plan import Chunk, Instance
+from ..wire.plan import Chunk, Instance, Plan
 
 
 @attrs.frozen
@@ -28,17 +30,53 @@ class Piece:
     data: memoryview | bytes
 
 
+class Outcome(Enum):
+    """What a commit made of one instance; the value is how receipts write it."""
+
+    STORED = "Stored"
+    REPLACED = "Replaced"
+    """It was there with other content, which it replaces (``OverwriteInstances``)."""
+    ALREADY_STORED = "AlreadyStored"
+    DIFFERENT = "Different"
+    """It was there with other content, and was left as it is."""
+
+
 @attrs.frozen
 class CommitReport:
-    """What a commit did; identifiers are those that the files themselves have.
+    """What a commit did.
 
-    :ivar stored: identifiers that were not there before, or were replaced.
-    :ivar already_stored: identifiers that were there and were left as they are; also of the second
-        and later ones of several files of one instance: the first counts.
+    :ivar outcomes: one for each instance, in the order in which they were declared. Of several
+        files of one instance one counts, the others were there already.
+    :ivar ids: the identifiers that the files themselves have, in the same order; none where the
+        report was read back from the disk.
     """
 
-    stored: tuple[str, ...]
-    already_stored: tuple[str, ...]
+    outcomes: tuple[Outcome, ...]
+    ids: tuple[str, ...] = ()
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """Identifiers that were not there before, or were replaced."""
+        return self._of(Outcome.STORED, Outcome.REPLACED)
+
+    @property
+    def already_stored(self) -> tuple[str, ...]:
+        """Identifiers that were there and were left as they are."""
+        return self._of(Outcome.ALREADY_STORED, Outcome.DIFFERENT)
+
+    def _of(self, *wanted: Outcome) -> tuple[str, ...]:
+        pairs = zip(self.ids, self.outcomes, strict=False)
+        return tuple(id_ for id_, outcome in pairs if outcome in wanted)
+
+    def to_text(self) -> str:
+        """The outcomes, run-length encoded: ``Stored 3,Different 1``."""
+        return ",".join(f"{o.value} {len(tuple(run))}" for o, run in groupby(self.outcomes))
+
+    @classmethod
+    def from_text(cls, text: str) -> "CommitReport":
+        """Read what :meth:`to_text` wrote."""
+        runs = (run.split(" ") for run in text.split(",") if run)
+        return cls(tuple(Outcome(name) for name, count in runs for _ in range(int(count))))
 
 
 class IInstanceReader(Interface):
@@ -56,7 +94,22 @@ class IInstanceReader(Interface):
 
 
 class IIncoming(Interface):
-    """A staging area, out of sight, for the instances of one transfer."""
+    """A staging area, out of sight, for the instances of one transfer.
+
+    It outlives the process: :meth:`IInstanceStore.reopen` finds again what was written.
+    """
+
+    name = Attribute("What :meth:`IInstanceStore.receive` called it.")
+    instances = Attribute("The instances that were declared, a tuple.")
+    note = Attribute("The bytes that were to be kept with it.")
+    report = Attribute("The :class:`CommitReport`; None before the commit.")
+    held = Attribute(
+        """Identifiers of instances that need not be written: a frozenset.
+
+        The store has them with the same MD5, and the commit makes sure that it still has them. One
+        that it has not any more is not in this set after that commit.
+        """
+    )
 
     def write(pieces: Sequence[Piece]) -> "Deferred[None]":
         """Stage bytes, in any order; the same bytes twice are harmless. Does not keep ``pieces``.
@@ -65,20 +118,47 @@ class IIncoming(Interface):
         :class:`StorageFailure`; the other instances stay usable.
         """
 
+    def missing(plan: Plan) -> "Deferred[tuple[int, ...]]":
+        """The buckets of ``plan`` that have bytes which are neither held nor safely staged.
+
+        Bytes that were staged before :meth:`IInstanceStore.reopen` count only if they are still
+        what was written; it takes the time of reading them all.
+        """
+
     def commit() -> "Deferred[CommitReport]":
         """Verify all, then show all. Fires when everything is on disk and in the index.
 
-        Fails with :class:`CorruptedInstances` (incomplete, or another MD5) or :class:`BadDicom`,
-        naming the instances; then nothing is shown, and it can be called again once the bytes of
-        those instances were written anew. After a success it gives the same report again, after
-        :meth:`discard` it fails with :class:`BadState`. Not while a write is under way.
+        Fails with :class:`CorruptedInstances` (incomplete, another MD5, or held and gone) or
+        :class:`BadDicom`, naming the instances; then nothing is shown, their bytes count as
+        missing, and it can be called again once they were written anew. After a success it gives
+        the same report again, after :meth:`discard` it fails with :class:`BadState`. Not while a
+        write is under way.
         """
 
-    def discard() -> "Deferred[None]":
-        """Free the space. Safe to call twice, and during or after a commit.
+    def discard() -> "Deferred[bool]":
+        """Free the space; tells whether it was committed before: then what it has shown stays.
 
-        What a commit has shown by then stays.
+        Safe to call twice, and during or after a commit, which it may undo as long as that has
+        shown nothing.
         """
+
+    def close() -> "Deferred[None]":
+        """Free the memory only: what is staged waits for :meth:`IInstanceStore.reopen`.
+
+        Safe to call twice. Not while a write or a commit is under way.
+        """
+
+
+@attrs.frozen
+class Staged:
+    """A staging area that nobody uses at the moment.
+
+    :ivar size: bytes declared. :ivar last_written: seconds since the epoch.
+    """
+
+    name: str
+    size: int
+    last_written: float
 
 
 class IInstanceStore(Interface):
@@ -96,11 +176,32 @@ class IInstanceStore(Interface):
     def open(chunks: Sequence[Chunk]) -> IInstanceReader:
         """A reader of ``chunks`` laid end to end; nothing is opened before its first read."""
 
-    def receive(instances: Sequence[Instance]) -> "Deferred[IIncoming]":
-        """A new staging area for ``instances`` (each ID once).
+    def receive(
+        instances: Sequence[Instance], name: str = "", note: bytes = b"", delta: bool = False
+    ) -> "Deferred[IIncoming]":
+        """A new staging area for ``instances`` (each ID once), that survives from then on.
+
+        :param name: for :meth:`reopen`; letters, digits, dots and dashes. Empty: one that is new.
+        :param note: bytes that are kept with it.
+        :param delta: whether instances that are here with the same MD5 are held.
 
         Fails with :class:`StorageFull`, naming both numbers, where they cannot fit.
         """
+
+    def reopen(name: str) -> "Deferred[IIncoming | None]":
+        """The staging area of that name, or what its commit left behind (its report); else None.
+
+        Not while it is open. Fails as :meth:`receive` does.
+        """
+
+    def staged() -> "Deferred[tuple[Staged, ...]]":
+        """The staging areas that are on the disk and neither open nor committed."""
+
+    def drop(name: str) -> "Deferred[None]":
+        """Discard a staging area that is not open; none of that name is no error."""
+
+    def forget_reports(older_than: float) -> "Deferred[None]":
+        """Forget of commits that ended more than so many seconds ago that they did."""
 
 
 @attrs.frozen

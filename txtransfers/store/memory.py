@@ -4,17 +4,27 @@ Keeps the same contract as the embedded store; the suite in ``tests/contract`` r
 """
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from uuid import uuid4
 
 from twisted.internet.defer import Deferred, execute, succeed
 from zope.interface import implementer
 
 from .. import errors
 from ..wire.messages import Level, Resource
-from ..wire.plan import Chunk, Instance
+from ..wire.plan import Chunk, Instance, Plan
 from .dicom import Header, read_header
-from .interfaces import CommitReport, IIncoming, IInstanceReader, IInstanceStore, Piece
+from .interfaces import (
+    CommitReport,
+    IIncoming,
+    IInstanceReader,
+    IInstanceStore,
+    Outcome,
+    Piece,
+    Staged,
+)
 
 
 @implementer(IInstanceStore)
@@ -28,6 +38,7 @@ class MemoryStore:
         self.overwrite_instances = overwrite_instances
         self.room = room
         self.files: dict[str, bytes] = {}
+        self.incoming: dict[str, MemoryIncoming] = {}
         self.headers: dict[str, Header] = {}
 
     def add(self, data: bytes) -> str:
@@ -64,18 +75,58 @@ class MemoryStore:
         """See :meth:`IInstanceStore.open`."""
         return MemoryReader(self, chunks)
 
-    def receive(self, instances: Sequence[Instance]) -> "Deferred[IIncoming]":
+    def receive(
+        self, instances: Sequence[Instance], name: str = "", note: bytes = b"", delta: bool = False
+    ) -> "Deferred[IIncoming]":
         """See :meth:`IInstanceStore.receive`."""
-        return execute(self._receive, instances)
+        return execute(self._receive, tuple(instances), name or str(uuid4()), note, delta)
 
-    def _receive(self, instances: Sequence[Instance]) -> "MemoryIncoming":
-        needed = sum(instance.size for instance in instances)
+    def _receive(
+        self, instances: tuple[Instance, ...], name: str, note: bytes, delta: bool
+    ) -> "MemoryIncoming":
+        held = frozenset(i.id for i in instances if delta and self.holds(i))
+        needed = sum(instance.size for instance in instances if instance.id not in held)
         free = self.room - sum(len(data) for data in self.files.values())
         if needed > free:
             raise errors.StorageFull(
                 f"The transfer has {needed} bytes, but the storage has room for {free}"
             )
-        return MemoryIncoming(self, instances)
+        self.incoming[name] = MemoryIncoming(self, name, instances, note, held)
+        return self.incoming[name]
+
+    def holds(self, instance: Instance) -> bool:
+        """Whether an instance is here with that content."""
+        return instance.id in self.files and self._instance(instance.id).md5 == instance.md5
+
+    def reopen(self, name: str) -> "Deferred[IIncoming | None]":
+        """See :meth:`IInstanceStore.reopen`."""
+        found = self.incoming.get(name)
+        if found is not None:
+            found.is_open = True
+        return succeed(found)
+
+    def staged(self) -> "Deferred[tuple[Staged, ...]]":
+        """See :meth:`IInstanceStore.staged`."""
+        return succeed(
+            tuple(
+                Staged(i.name, sum(x.size for x in i.instances), i.last_written)
+                for i in self.incoming.values()
+                if not i.is_open and i.report is None
+            )
+        )
+
+    def drop(self, name: str) -> "Deferred[None]":
+        """See :meth:`IInstanceStore.drop`."""
+        found = self.incoming.get(name)
+        return succeed(None) if found is None else found.discard().addCallback(lambda _r: None)
+
+    def forget_reports(self, older_than: float) -> "Deferred[None]":
+        """See :meth:`IInstanceStore.forget_reports`."""
+        before = time.time() - older_than
+        for incoming in list(self.incoming.values()):
+            if incoming.report is not None and incoming.last_written < before:
+                del self.incoming[incoming.name]
+        return succeed(None)
 
 
 def _is_below(header: Header, resource: Resource) -> bool:
@@ -123,12 +174,24 @@ class MemoryReader:
 class MemoryIncoming:
     """See :class:`IIncoming`."""
 
-    def __init__(self, store: MemoryStore, instances: Sequence[Instance]) -> None:
+    def __init__(
+        self,
+        store: MemoryStore,
+        name: str,
+        instances: tuple[Instance, ...],
+        note: bytes,
+        held: frozenset[str],
+    ) -> None:
+        self.name = name
+        self.instances = instances
+        self.note = note
+        self.held = held
+        self.report: CommitReport | None = None
+        self.is_open = True
+        self.last_written = time.time()
         self._store = store
-        self._instances = instances
         self._bytes = {instance.id: bytearray(instance.size) for instance in instances}
         self._present = {instance.id: bytearray(instance.size) for instance in instances}
-        self._report: CommitReport | None = None
         self._discarded = False
 
     def write(self, pieces: Sequence[Piece]) -> "Deferred[None]":
@@ -138,53 +201,100 @@ class MemoryIncoming:
     def _write(self, pieces: Sequence[Piece]) -> None:
         if self._discarded:
             raise errors.StorageFailure("What was received is discarded")
+        self.last_written = time.time()
         for piece in pieces:
             end = piece.offset + len(piece.data)
             self._bytes[piece.id][piece.offset : end] = piece.data
             self._present[piece.id][piece.offset : end] = b"\1" * len(piece.data)
+
+    def missing(self, plan: Plan) -> "Deferred[tuple[int, ...]]":
+        """See :meth:`IIncoming.missing`."""
+        return execute(lambda: tuple(n for n, b in enumerate(plan) if any(map(self._lacks, b))))
+
+    def _lacks(self, chunk: Chunk) -> bool:
+        present = self._present[chunk.id][chunk.offset : chunk.offset + chunk.size]
+        return chunk.id not in self.held and not all(present)
 
     def commit(self) -> "Deferred[CommitReport]":
         """See :meth:`IIncoming.commit`."""
         return execute(self._commit)
 
     def _commit(self) -> CommitReport:
-        if self._report is not None:
-            return self._report
+        if self.report is not None:
+            return self.report
         if self._discarded:
             raise errors.BadState("What was received is discarded: it cannot be committed")
+        self._check_held()
+        self._check_content()
+        outcomes: list[Outcome] = []
+        ids: list[str] = []
+        files: dict[str, bytes] = {}
+        for instance in self.instances:
+            data = bytes(self._bytes[instance.id])
+            if instance.id in self.held:
+                outcome, id_ = Outcome.ALREADY_STORED, instance.id
+            else:
+                id_ = self._identifier(instance, data)
+                outcome = self._outcome(id_, instance, files)
+            if outcome in (Outcome.STORED, Outcome.REPLACED):
+                files[id_] = data
+            outcomes.append(outcome)
+            ids.append(id_)
+        for data in files.values():
+            self._store.add(data)
+        self.report = CommitReport(tuple(outcomes), tuple(ids))
+        return self.report
+
+    def _check_held(self) -> None:
+        lost = [i.id for i in self.instances if i.id in self.held and not self._store.holds(i)]
+        self.held -= frozenset(lost)
+        if lost:
+            raise errors.CorruptedInstances(
+                f"{len(lost)} instances were deleted or replaced meanwhile", tuple(lost)
+            )
+
+    def _check_content(self) -> None:
         bad = {}
-        for instance in self._instances:
+        for instance in self.instances:
+            if instance.id in self.held:
+                continue
             digest = hashlib.md5(self._bytes[instance.id], usedforsecurity=False).hexdigest()
             if not all(self._present[instance.id]):
                 bad[instance.id] = "is incomplete"
             elif digest != instance.md5:
                 bad[instance.id] = f"has MD5 {digest}, not {instance.md5}"
+                self._present[instance.id] = bytearray(instance.size)
         if bad:
             named = "; ".join(f"{id_} {what}" for id_, what in bad.items())
             raise errors.CorruptedInstances(f"Cannot be verified: {named}", tuple(bad))
-        files: dict[str, bytes] = {}
-        already: list[str] = []
-        for instance in self._instances:
-            data = bytes(self._bytes[instance.id])
-            try:
-                header = read_header(BytesIO(data), len(data))
-            except errors.BadDicom as error:
-                raise errors.BadDicom(f"Instance {instance.id}: {error}") from None
-            id_ = header.ids.instance
-            there = id_ in self._store.files and not self._store.overwrite_instances
-            if there or id_ in files:
-                already.append(id_)
-            else:
-                files[id_] = data
-        for data in files.values():
-            self._store.add(data)
-        self._report = CommitReport(tuple(files), tuple(already))
-        return self._report
 
-    def discard(self) -> "Deferred[None]":
+    def _identifier(self, instance: Instance, data: bytes) -> str:
+        try:
+            return read_header(BytesIO(data), len(data)).ids.instance
+        except errors.BadDicom as error:
+            raise errors.BadDicom(f"Instance {instance.id}: {error}") from None
+
+    def _outcome(self, id_: str, instance: Instance, files: Mapping[str, bytes]) -> Outcome:
+        if id_ in files:
+            same = hashlib.md5(files[id_], usedforsecurity=False).hexdigest() == instance.md5
+        elif id_ not in self._store.files:
+            return Outcome.STORED
+        elif self._store.overwrite_instances:
+            return Outcome.REPLACED
+        else:
+            same = self._store.holds(Instance(id_, instance.size, instance.md5))
+        return Outcome.ALREADY_STORED if same else Outcome.DIFFERENT
+
+    def discard(self) -> "Deferred[bool]":
         """See :meth:`IIncoming.discard`."""
-        if self._report is None:
+        if self.report is None:
             self._discarded = True
             self._bytes.clear()
             self._present.clear()
+            self._store.incoming.pop(self.name, None)
+        return succeed(self.report is not None)
+
+    def close(self) -> "Deferred[None]":
+        """See :meth:`IIncoming.close`."""
+        self.is_open = False
         return succeed(None)

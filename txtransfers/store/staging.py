@@ -10,7 +10,7 @@ import hashlib
 import os
 import threading
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from io import BytesIO
 from typing import Any, BinaryIO
 
@@ -45,6 +45,11 @@ class Ranges:
         self._starts[low:high] = [start]
         self._ends[low:high] = [end]
 
+    def covers(self, start: int, end: int) -> bool:
+        """Whether all positions from ``start`` up to, without, ``end`` are in the set."""
+        place = bisect_left(self._ends, end)
+        return place < len(self._starts) and self._starts[place] <= start
+
     def prefix(self) -> int:
         """How many positions from 0 on are in the set without a gap."""
         return self._ends[0] if self._starts and self._starts[0] == 0 else 0
@@ -55,6 +60,22 @@ def disk_error(error: OSError, path: str) -> StorageFull | StorageFailure:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull(f"No room left on the disk of {os.path.dirname(path)}")
     return StorageFailure(f"Cannot use {path}: {error.strerror}")
+
+
+def sync_file(path: str) -> None:
+    """Bring a file's bytes, or a folder's names, to the disk; blocking.
+
+    :raises StorageFull, StorageFailure: the system could not. It says so once: of bytes that it
+        could not write, a second call would seem to succeed.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise disk_error(error, path) from error
 
 
 @attrs.frozen
@@ -82,8 +103,6 @@ class StagedFile:
         "_on_verified",
         "_present",
         "_ranges",
-        "_sync_error",
-        "_synced",
         "bad_dicom",
         "digest",
         "instance",
@@ -104,12 +123,26 @@ class StagedFile:
         self._lock = threading.Lock()
         self._ranges: Ranges | None = Ranges()
         self._present = False
-        self._synced = False
-        self._sync_error: StorageFull | StorageFailure | None = None
         self._generation = 0
         self._restart_hash()
         self._hashing = False
         self._lazy = False
+
+    def recover(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Take the bytes from one place up to another, each pair, as written before.
+
+        They are hashed when the file is completed. Before the first write only.
+        """
+        assert self._ranges is not None
+        for start, end in ranges:
+            self._ranges.add(start, end)
+        self._present = True
+        self._lazy = True
+
+    def lacks(self, start: int, end: int) -> bool:
+        """Whether a byte from ``start`` up to ``end`` was not written."""
+        with self._lock:
+            return self._ranges is not None and not self._ranges.covers(start, end)
 
     @property
     def verified(self) -> bool:
@@ -125,7 +158,6 @@ class StagedFile:
             if self.verified:
                 return
             self._write_bytes(offset, data)
-            self._synced = False
             if offset < self._claimed:
                 self._restart_hash()
                 self._lazy = True
@@ -146,29 +178,6 @@ class StagedFile:
             claim = self._claim(0, b"")
         self._hash(claim, finish=True)
         return self.digest is not None
-
-    def sync(self) -> None:
-        """Bring the bytes to the disk.
-
-        :raises StorageFull, StorageFailure: now, or at an earlier call: the system tells once of
-            bytes that it could not write, a second fsync would seem to succeed.
-        """
-        if self._sync_error is not None:
-            raise self._sync_error
-        if self._synced:
-            return
-        try:
-            descriptor = os.open(self.path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            except OSError as error:
-                self._sync_error = disk_error(error, self.path)
-                raise
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise disk_error(error, self.path) from error
-        self._synced = True
 
     def _write_bytes(self, offset: int, data: memoryview | bytes) -> None:
         flags = os.O_WRONLY if self._present else os.O_WRONLY | os.O_CREAT

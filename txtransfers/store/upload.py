@@ -20,8 +20,8 @@ from ..threads import run_in_parallel
 from .dicom import Header, read_header
 from .embedded import EmbeddedStore
 from .index import Row, RowMaker
-from .interfaces import CommitReport, IUpload, StoredInstance
-from .staging import disk_error
+from .interfaces import IUpload, Outcome, StoredInstance
+from .staging import disk_error, sync_file
 
 _FILES_PER_FOLDER = 4096
 _SLICE = 2**20
@@ -69,11 +69,7 @@ class UploadedFile:
 
         :raises StorageFull, StorageFailure: the disk refused.
         """
-        free = self._store.free_space()
-        if len(data) > free:
-            raise errors.StorageFull(
-                f"No room left: {self.size} bytes were taken, the storage has room for {free} more"
-            )
+        self._store.space.check(len(data), f"After {self.size} bytes the next part of the upload")
         try:
             view = memoryview(data)
             while view:
@@ -114,14 +110,7 @@ class UploadedFile:
     def sync(self) -> None:
         """Bring the bytes to the disk, and close."""
         self.close()
-        try:
-            descriptor = os.open(self.path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise disk_error(error, self.path) from error
+        sync_file(self.path)
 
     def remove(self) -> None:
         """Close and unlink; safe to call twice."""
@@ -202,9 +191,18 @@ class EmbeddedUpload:
         maker = RowMaker()
         for path in {file.folder_path for file, _header in pairs}:
             self._store.sync_folder(path)
-        report = self._store.show([file.row(maker, header) for file, header in pairs])
+        outcomes = self._store.show([file.row(maker, header) for file, header in pairs])
         self._shown = True
-        return _told(report, [header for _file, header in pairs])
+        return tuple(
+            StoredInstance(
+                header.ids.instance,
+                header.ids.patient,
+                header.ids.study,
+                header.ids.series,
+                already_stored=outcome in (Outcome.ALREADY_STORED, Outcome.DIFFERENT),
+            )
+            for (_file, header), outcome in zip(pairs, outcomes, strict=True)
+        )
 
     def discard(self) -> "Deferred[None]":
         """See :meth:`IUpload.discard`."""
@@ -216,15 +214,3 @@ class EmbeddedUpload:
             file.remove()
         self._file = None
         self._entries = []
-
-
-def _told(report: CommitReport, headers: list[Header]) -> tuple[StoredInstance, ...]:
-    """What became of each file; of several files of one instance, the first is the stored one."""
-    stored = set(report.stored)
-    told = []
-    for header in headers:
-        ids = header.ids
-        already = ids.instance not in stored
-        told.append(StoredInstance(ids.instance, ids.patient, ids.study, ids.series, already))
-        stored.discard(ids.instance)
-    return tuple(told)

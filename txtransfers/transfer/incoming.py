@@ -2,9 +2,12 @@
 
 Each transaction has its own staging area, and none waits for another's. There is room for
 ``MaxPushTransactions``; one more takes the place of the one that nobody has used for the longest
-time, if that is idle for :data:`IDLE_BEFORE_EVICTION_S`, and is turned away otherwise.
+time, if that is idle for :data:`IDLE_BEFORE_PARKING_S`, and is turned away otherwise. What gave way
+is parked: it is on the disk, and goes on with its next request, also after a restart. After
+``PushTransactionTimeout`` without a request it is discarded.
 """
 
+from collections.abc import Awaitable, Callable
 from enum import Enum
 from uuid import uuid4
 
@@ -18,21 +21,30 @@ from ..errors import (
     BadMessage,
     BadState,
     OutOfRange,
+    StorageFull,
     TooBusy,
     TransfersError,
     UnknownResource,
 )
-from ..store.interfaces import CommitReport, IIncoming, IInstanceStore
+from ..store.interfaces import CommitReport, IIncoming, IInstanceStore, Outcome
 from ..threads import IThreads
 from ..wire.identifiers import is_identifier
-from ..wire.messages import PushRequest
-from ..wire.plan import check_plan
+from ..wire.messages import (
+    PushRequest,
+    PushState,
+    PushStatus,
+    is_transaction_id,
+    parse_push,
+    push_json,
+)
+from ..wire.plan import Plan, check_plan, without
 from .slots import Slots
 from .streams import Sink, bucket_sink
 
-IDLE_BEFORE_EVICTION_S = 60.0
-ABANDONED_AFTER_S = 24 * 3600.0
-"""Seconds without a request after which a transaction is taken for abandoned."""
+IDLE_BEFORE_PARKING_S = 60.0
+
+_PREFIX = "push."
+"""How the names of staging areas begin that belong to a push."""
 
 _STOPPED_RETRY_S = 10
 
@@ -66,14 +78,22 @@ class PushTransaction:
         threads: IThreads,
         incoming: IIncoming,
         request: PushRequest,
+        on_committed: Callable[["PushTransaction", float], None],
     ) -> None:
+        """:param request: what was opened; ``incoming`` has its instances.
+
+        :param on_committed: called when all is shown, with the seconds that it took.
+        """
         self._clock = clock
         self._threads = threads
         self._incoming = incoming
-        self._request = request
+        self._request = attrs.evolve(request, instances=())
+        self._on_committed = on_committed
+        self._buckets: Plan = without(request.buckets, incoming.held)
         self._state = _State.RECEIVING
         self._receiving: set[Sink] = set()
         self._waiting: list[Deferred[CommitReport]] = []
+        self._error = ""
         self.last_used = clock.seconds()
 
     @property
@@ -82,6 +102,22 @@ class PushTransaction:
         if self._receiving or self._state is _State.COMMITTING:
             return 0.0
         return self._clock.seconds() - self.last_used
+
+    @property
+    def already_stored(self) -> frozenset[int]:
+        """Positions of the instances that need not come."""
+        held = self._incoming.held
+        return frozenset(n for n, i in enumerate(self._incoming.instances) if i.id in held)
+
+    def is_of(self, request: PushRequest, note: bytes) -> bool:
+        """Whether it was opened by the same request."""
+        incoming = self._incoming
+        return bool(incoming.instances == request.instances and incoming.note == note)
+
+    @property
+    def can_be_parked(self) -> bool:
+        """Whether nothing is under way."""
+        return self._state is _State.RECEIVING and not self._receiving
 
     def receive(self, number: int) -> Sink:
         """A sink for the body of bucket ``number``; :meth:`received` must follow.
@@ -92,11 +128,12 @@ class PushTransaction:
         self._refuse_if_ended()
         if self._state is _State.COMMITTING:
             raise BadState("The transaction is being committed: it takes no more buckets")
-        buckets = self._request.buckets
-        if number >= len(buckets):
-            raise OutOfRange(f"There is no bucket {number}: the transaction has {len(buckets)}")
+        if number >= len(self._buckets):
+            raise OutOfRange(
+                f"There is no bucket {number}: the transaction has {len(self._buckets)}"
+            )
         sink = bucket_sink(
-            self._threads, self._incoming, buckets[number], self._request.compression
+            self._threads, self._incoming, self._buckets[number], self._request.compression
         )
         self._receiving.add(sink)
         return sink
@@ -106,61 +143,100 @@ class PushTransaction:
         self._receiving.discard(sink)
         self.last_used = self._clock.seconds()
 
+    @property
+    def phase(self) -> PushState:
+        """What it is busy with, where :meth:`status` takes long."""
+        committing = self._state is _State.COMMITTING
+        return PushState.COMMITTING if committing else PushState.VERIFYING
+
+    async def status(self) -> PushStatus:
+        """Where it stands, once that is decided.
+
+        A commit that is under way has ended then, and all that was staged has been read.
+        """
+        while self._state is _State.COMMITTING:
+            try:
+                return committed_status(await self._wait())
+            except TransfersError:
+                continue
+        self._refuse_if_ended()
+        missing = await self._incoming.missing(self._buckets)
+        return PushStatus(
+            PushState.RECEIVING, frozenset(missing), self.already_stored, error=self._error
+        )
+
     async def commit(self) -> CommitReport:
         """Verify all, show all. A second call while the first runs waits for the same end.
+
+        It goes on when the caller is cancelled: the sender may ask later how it ended.
 
         :raises CorruptedInstances, BadDicom: nothing is shown; it can be tried again.
         :raises UnknownResource: it is being discarded.
         """
         self._refuse_if_ended()
-        if self._state is _State.COMMITTING:
-            waiter: Deferred[CommitReport] = Deferred()
-            self._waiting.append(waiter)
-            return await waiter
-        self._state = _State.COMMITTING
-        try:
-            for sink in list(self._receiving):
-                await sink.idle()
-            report = await self._incoming.commit()
-        except BaseException:
-            self._commit_ended(_State.RECEIVING, Failure())
-            raise
-        self._commit_ended(_State.ENDED, report)
-        return report
+        waiter = self._wait()
+        if self._state is _State.RECEIVING:
+            self._state = _State.COMMITTING
+            Deferred.fromCoroutine(self._commit()).addBoth(
+                self._commit_ended, self._clock.seconds()
+            )
+        return await waiter
+
+    def _wait(self) -> "Deferred[CommitReport]":
+        waiter: Deferred[CommitReport] = Deferred()
+        self._waiting.append(waiter)
+        return waiter
+
+    async def _commit(self) -> CommitReport:
+        for sink in list(self._receiving):
+            await sink.idle()
+        return await self._incoming.commit()
+
+    def _commit_ended(self, result: CommitReport | Failure, started: float) -> None:
+        self.last_used = self._clock.seconds()
+        if isinstance(result, CommitReport):
+            self._state = _State.ENDED
+            self._on_committed(self, self.last_used - started)
+        elif self._state is _State.COMMITTING:
+            self._state = _State.RECEIVING
+            self._error = result.getErrorMessage()
+            self._buckets = without(self._request.buckets, self._incoming.held)
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.called:  # a cancelled one has been
+                waiter.callback(result)  # a Failure fails it
 
     def _refuse_if_ended(self) -> None:
         if self._state is _State.ENDED:
             raise UnknownResource("The push transaction is being deleted")
 
-    def _commit_ended(self, state: _State, result: CommitReport | Failure) -> None:
-        self._state = state
-        self.last_used = self._clock.seconds()
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            waiter.callback(result)  # a Failure fails it
+    async def discard(self) -> bool:
+        """Free the space, unless it turns out to be committed: tells whether it is.
 
-    async def discard(self) -> None:
-        """Free the space.
-
-        :raises BadState: it is being committed.
+        A commit that is under way is undone, as long as it has shown nothing.
         """
-        if self._state is _State.COMMITTING:
-            raise BadState("The transaction is being committed: it cannot be discarded")
+        await self._stop_receiving()
+        return bool(await self._incoming.discard())
+
+    async def _stop_receiving(self) -> None:
         self._state = _State.ENDED
         for sink in list(self._receiving):
             sink.abort()
             await sink.idle()
-        await self._incoming.discard()
+
+    async def park(self) -> None:
+        """Free the memory, and keep what is on the disk. Not while it is being committed."""
+        await self._stop_receiving()
+        await self._incoming.close()
 
     async def settle(self) -> None:
-        """At the daemon's stop: let a commit end, discard otherwise."""
+        """At the daemon's stop: let a commit end, then park."""
         if self._state is _State.COMMITTING:
             try:
                 await self.commit()
             except TransfersError as error:
                 log.info("A commit failed while the daemon was stopping: {error}", error=error)
-        if self._state is not _State.ENDED:
-            await self.discard()
+        await self.park()
 
 
 class PushTransactions:
@@ -183,6 +259,8 @@ class PushTransactions:
         self.bodies = bodies
         self._opening = 0
         self._transactions: dict[str, PushTransaction] = {}
+        self._moving: dict[str, list[Deferred[None]]] = {}
+        """Those that are being parked or reopened, and who waits for that."""
         self.counters = Counters()
 
     @property
@@ -190,73 +268,175 @@ class PushTransactions:
         """How many more there is room for."""
         return max(0, self._room - len(self._transactions) - self._opening)
 
-    async def open(self, request: PushRequest) -> str:
-        """Open a transaction; gives its identifier.
+    async def open(self, request: PushRequest) -> tuple[str, frozenset[int]]:
+        """Open a transaction; gives its identifier, and which instances need not be sent.
+
+        With a key that is known, it is the transaction that was opened with it.
 
         :raises BadMessage: the plan is not one (see :func:`check_plan`), or an identifier is none.
+        :raises BadState: the key belongs to a transaction of other instances.
         :raises TooBusy: all others are in use.
         :raises StorageFull: the bytes cannot fit.
         """
         if self._refusing:
             raise TooBusy("The daemon is being stopped", _STOPPED_RETRY_S)
         await self._threads.run(_check, request)
+        extension = request.extension
+        note = await self._threads.run(push_json, (), request.buckets, request.compression)
+        id_ = extension.key if extension is not None else str(uuid4())
+        known = await self._find(id_, lambda: self._receive(id_, request, note))
+        assert known is not None
+        if isinstance(known, CommitReport):
+            raise BadState(f"The key {id_} belongs to a transaction that is committed")
+        if not known.is_of(request, note):
+            raise BadState(f"The key {id_} belongs to a transaction of other instances")
+        return id_, known.already_stored
+
+    async def _receive(self, id_: str, request: PushRequest, note: bytes) -> PushTransaction:
         await self._make_room()
         self._opening += 1
         try:
-            incoming = await self._store.receive(request.instances)
+            delta = request.extension is not None and request.extension.delta
+            incoming = await self._store.receive(request.instances, _PREFIX + id_, note, delta)
         finally:
             self._opening -= 1
-        id_ = str(uuid4())
-        self._transactions[id_] = PushTransaction(self._clock, self._threads, incoming, request)
         self.counters.created += 1
-        return id_
+        return self._add(id_, incoming, request)
+
+    async def _find(
+        self, id_: str, make: Callable[[], Awaitable[PushTransaction]] | None = None
+    ) -> PushTransaction | CommitReport | None:
+        """A transaction that is open, or is opened again from the disk; or how it was committed.
+
+        :param make: opens it where there is none; who looks for it meanwhile waits.
+        """
+        while id_ in self._moving:
+            waiter: Deferred[None] = Deferred()
+            self._moving[id_].append(waiter)
+            await waiter
+        transaction = self._transactions.get(id_)
+        if transaction is not None or not is_transaction_id(id_):
+            return transaction
+        self._moving[id_] = []
+        try:
+            found = await self._reopen(id_)
+            return await make() if found is None and make is not None else found
+        finally:
+            self._moved(id_)
+
+    def _moved(self, id_: str) -> None:
+        for waiter in self._moving.pop(id_):
+            waiter.callback(None)
+
+    async def _reopen(self, id_: str) -> PushTransaction | CommitReport | None:
+        incoming = await self._store.reopen(_PREFIX + id_)
+        if incoming is None:
+            return None
+        if incoming.report is not None:
+            return incoming.report  # type: ignore[no-any-return]
+        try:
+            request = await self._threads.run(parse_push, incoming.note)
+            await self._make_room()
+        except TransfersError:
+            await incoming.close()
+            raise
+        log.info("Push transaction {id} goes on", id=id_)
+        return self._add(id_, incoming, request)
+
+    def _add(self, id_: str, incoming: IIncoming, request: PushRequest) -> PushTransaction:
+        def committed(transaction: PushTransaction, seconds: float) -> None:
+            if self._transactions.get(id_) is transaction:
+                del self._transactions[id_]
+            self.counters.committed += 1
+            self.counters.commit_seconds += seconds
+
+        transaction = PushTransaction(self._clock, self._threads, incoming, request, committed)
+        self._transactions[id_] = transaction
+        return transaction
 
     async def _make_room(self) -> None:
-        for id_, transaction in list(self._transactions.items()):
-            if transaction.idle_for > ABANDONED_AFTER_S:
-                log.info("Push transaction {id} was abandoned by its sender", id=id_)
-                await self.discard(id_)
         if self.available:
             return
-        id_, oldest = max(
-            self._transactions.items(), key=lambda item: item[1].idle_for, default=("", None)
-        )
-        if oldest is None or oldest.idle_for < IDLE_BEFORE_EVICTION_S:
+        staying = [item for item in self._transactions.items() if item[0] not in self._moving]
+        id_, oldest = max(staying, key=lambda item: item[1].idle_for, default=("", None))
+        if oldest is None or oldest.idle_for < IDLE_BEFORE_PARKING_S:
             idle = oldest.idle_for if oldest is not None else 0.0
             raise TooBusy(
                 f"{self._room} transfers are being received, which is MaxPushTransactions:"
                 " try again later",
-                max(1, round(IDLE_BEFORE_EVICTION_S - idle)),
+                max(1, round(IDLE_BEFORE_PARKING_S - idle)),
             )
         log.info(
             "Push transaction {id}, idle for {seconds:.0f} s, gives way to a new one",
             id=id_,
             seconds=oldest.idle_for,
         )
-        await self.discard(id_)
+        await self._park(id_)
 
-    def get(self, id_: str) -> PushTransaction:
+    async def _park(self, id_: str) -> None:
+        self._moving[id_] = []
+        try:
+            await self._transactions[id_].park()
+        finally:
+            del self._transactions[id_]
+            self._moved(id_)
+
+    async def get(self, id_: str) -> PushTransaction:
         """A transaction that is open.
 
         :raises UnknownResource: there is none of that name (any more).
+        :raises TooBusy: it was parked, and there is no room for it now.
         """
-        transaction = self._transactions.get(id_)
-        if transaction is None:
-            raise UnknownResource(
-                f"No push transaction {id_[:100]} is open here: it was committed or deleted,"
-                " or the daemon was restarted"
-            )
-        transaction.last_used = self._clock.seconds()
-        return transaction
+        found = await self._known(id_)
+        if isinstance(found, CommitReport):
+            raise UnknownResource(f"The push transaction {id_[:100]} is committed")
+        return found
 
-    def receive(self, id_: str, number: int) -> Sink:
+    async def _known(self, id_: str) -> PushTransaction | CommitReport:
+        found = await self._find(id_)
+        if found is None:
+            raise UnknownResource(
+                f"No push transaction {id_[:100]} is open here: it was deleted, or nobody used it"
+                " for longer than PushTransactionTimeout"
+            )
+        if isinstance(found, PushTransaction):
+            found.last_used = self._clock.seconds()
+        return found
+
+    async def status(self, id_: str, verify: bool) -> PushStatus:
+        """Where a transaction stands, once that is decided.
+
+        :param verify: read first what is staged once more, as after a restart.
+        :raises UnknownResource: there is none of that name (any more).
+        """
+        found = await self._known(id_)
+        if verify and isinstance(found, PushTransaction) and found.can_be_parked:
+            await self._park(id_)
+            found = await self._known(id_)
+        return committed_status(found) if isinstance(found, CommitReport) else await found.status()
+
+    def phase(self, id_: str) -> PushState:
+        """What a transaction is busy with, where :meth:`status` takes long."""
+        transaction = self._transactions.get(id_)
+        return transaction.phase if transaction is not None else PushState.VERIFYING
+
+    async def receive(self, id_: str, number: int) -> Sink:
         """See :meth:`PushTransaction.receive`."""
-        return self.get(id_).receive(number)
+        return (await self.get(id_)).receive(number)
 
     async def finish_bucket(self, id_: str, sink: Sink, started: float) -> None:
-        """The body has come whole: wait until it is staged. Raises what went wrong with it."""
+        """The body has come whole: wait until it is staged. Raises what went wrong with it.
+
+        A disk that is full ends the transaction, and frees what it took.
+        """
         try:
             await sink.finish()
+        except StorageFull:
+            self.received(id_, sink)
+            log.warn("Push transaction {id} is given up: the disk is full", id=id_)
+            if id_ in self._transactions:
+                await self.discard(id_)
+            raise
         finally:
             self.received(id_, sink)
         self.counters.received_bytes += sink.taken
@@ -269,31 +449,66 @@ class PushTransactions:
             transaction.received(sink)
 
     async def commit(self, id_: str) -> CommitReport:
-        """See :meth:`PushTransaction.commit`; the transaction is gone after success."""
-        transaction = self.get(id_)
-        started = self._clock.seconds()
-        report = await transaction.commit()
-        if self._transactions.pop(id_, None) is not None:
-            self.counters.committed += 1
-            self.counters.commit_seconds += self._clock.seconds() - started
-        return report
+        """See :meth:`PushTransaction.commit`; a transaction that is committed is no error."""
+        found = await self._known(id_)
+        return found if isinstance(found, CommitReport) else await found.commit()
 
     async def discard(self, id_: str) -> None:
-        """See :meth:`PushTransaction.discard`; the transaction is gone."""
-        transaction = self.get(id_)
-        await transaction.discard()
-        if self._transactions.pop(id_, None) is not None:
-            self.counters.aborted += 1
+        """See :meth:`PushTransaction.discard`; the transaction is gone.
+
+        :raises UnknownResource: there is none of that name, or it is committed.
+        """
+        transaction = await self.get(id_)
+        committed = await transaction.discard()
+        self._transactions.pop(id_, None)
+        if committed:
+            raise UnknownResource(f"The push transaction {id_[:100]} is committed")
+        self.counters.aborted += 1
+
+    async def expire(self, timeout: float, now: float) -> None:
+        """Discard what nobody has used for longer than ``timeout`` seconds; safe at any time.
+
+        :param now: seconds since the epoch.
+        """
+        for id_, transaction in list(self._transactions.items()):
+            if transaction.idle_for > timeout:
+                log.info("Push transaction {id} was abandoned by its sender", id=id_)
+                await self.discard(id_)
+        for staged in await self._store.staged():
+            if staged.name.startswith(_PREFIX) and now - staged.last_written > timeout:
+                log.info("{name}: abandoned by its sender", name=staged.name)
+                await self._store.drop(staged.name)
+                self.counters.aborted += 1
+        await self._store.forget_reports(timeout)
 
     def refuse_more(self) -> None:
         """The daemon is being stopped: open no more transactions."""
         self._refusing = True
 
     async def stop(self) -> None:
-        """Let commits end, discard the rest."""
+        """Let commits end, and keep the rest on the disk."""
         for id_, transaction in list(self._transactions.items()):
             await transaction.settle()
             self._transactions.pop(id_, None)
+
+
+def is_push(name: str) -> bool:
+    """Whether a staging area of that name belongs to a push that we receive."""
+    return name.startswith(_PREFIX)
+
+
+def committed_status(report: CommitReport) -> PushStatus:
+    """What a sender is told of a commit that ended well."""
+
+    def positions(wanted: Outcome) -> frozenset[int]:
+        return frozenset(n for n, outcome in enumerate(report.outcomes) if outcome is wanted)
+
+    return PushStatus(
+        PushState.COMMITTED,
+        already_stored=positions(Outcome.ALREADY_STORED),
+        different=positions(Outcome.DIFFERENT),
+        replaced=positions(Outcome.REPLACED),
+    )
 
 
 def _check(request: PushRequest) -> None:

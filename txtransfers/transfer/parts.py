@@ -1,18 +1,28 @@
-"""What a transfer is made of: the collaborators and limits that push and pull share."""
+"""What a transfer is made of: the collaborators, limits and memory that push and pull share."""
 
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+# mypy: disable-error-code="misc,empty-body"
+# ruff: noqa: N805
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import attrs
 from zope.interface import Interface
 
-from ..store.interfaces import IInstanceStore
+from ..errors import PeerRefused, SourceChanged, TransfersError
+from ..store.interfaces import IInstanceStore, Outcome
 from ..threads import IThreads
+from ..wire.plan import Instance
 from .progress import Progress
-from .retries import with_retries
+from .retries import is_worth_retrying, with_retries
 from .slots import Slots
 
 T = TypeVar("T")
+
+ROUNDS = 4
+"""How often a transfer is gone on with when its end shows that something is missing."""
+
+_FORBIDDEN = (401, 403)
 
 
 @attrs.frozen
@@ -21,12 +31,14 @@ class Limits:
 
     :ivar threads: its buckets in flight. :ivar bucket_size: bytes.
     :ivar retries: of a bucket. :ivar commit_timeout: seconds that a peer may take to commit.
+    :ivar delta: ``Transfers.Delta``; None: only where it costs no request of its own.
     """
 
     threads: int
     bucket_size: int
     retries: int
     commit_timeout: float
+    delta: bool | None = None
 
 
 @attrs.frozen
@@ -53,20 +65,92 @@ class Parts:
         return await with_retries(self.reactor, self.limits.retries, request, count)
 
 
+class Memo(Protocol):
+    """What a transfer remembers over restarts.
+
+    :ivar id: of the job.
+    :ivar state: what the transfer gave last, JSON values; empty at first.
+    :ivar anew: whether it was resubmitted: what has changed at the source since is taken as it is.
+    """
+
+    anew: bool
+
+    @property
+    def id(self) -> str:
+        """See above."""
+
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """See above."""
+
+    async def keep(self, state: Mapping[str, Any]) -> None:
+        """Have ``state`` survive the daemon; of a power cut, the last minute may be lost."""
+
+    async def instances(self) -> tuple[Instance, ...] | None:
+        """What was kept by :meth:`keep_instances`."""
+
+    async def keep_instances(self, instances: Sequence[Instance]) -> None:
+        """Keep what is transferred: the source is compared with it later."""
+
+    def say(self, text: str) -> None:
+        """Add a line to the history that people read."""
+
+
 class ITransfer(Interface):
     """A transfer as the jobs see it."""
 
-    # mypy: disable-error-code="misc,empty-body"
-
-    async def run(progress: Progress) -> None:  # noqa: N805
+    async def run(progress: Progress) -> None:
         """Transfer all of it, and return when it is committed.
 
-        Being cancelled is a pause: what has arrived is kept, and ``run`` can be called again.
-        Raises :class:`TransfersError`, and can be called again then too, after :meth:`abandon`.
+        Being cancelled is a pause: what has arrived is kept, and ``run`` can be called again, in
+        another life of the daemon too; it may go on for a while, to a success, where stopping would
+        leave something undecided. Raises :class:`TransfersError`, and can be called again
+        then too.
         """
 
-    async def abandon() -> None:
-        """Free what has arrived, here and at the peer as far as it can be reached. Never raises."""
+    async def abandon() -> bool:
+        """Free what has arrived, here and at the peer as far as it can be reached. Never raises.
 
-    def stoppable() -> bool:
-        """Whether cancelling :meth:`run` now leaves nothing undecided."""
+        Tells whether it turned out that all is committed: then nothing is freed.
+        """
+
+    async def close() -> None:
+        """Free the memory, and keep what has arrived for another :meth:`run`. Never raises."""
+
+    def state() -> Mapping[str, Any]:
+        """What another :meth:`run`, in another life, needs to know: for ``Memo.state``.
+
+        It is asked for every second; of a daemon that was killed, the last second is missing.
+        """
+
+    def keeps(error: TransfersError) -> bool:
+        """Whether, after that failure of :meth:`run`, what has arrived is worth keeping."""
+
+    def outcomes() -> Sequence[Outcome | None]:
+        """What became of each instance, in the order of ``Memo.instances``; None: not known."""
+
+
+def is_passing(error: TransfersError) -> bool:
+    """Whether what has arrived is worth keeping after a failure: it may be gone on with."""
+    forbidden = isinstance(error, PeerRefused) and error.status in _FORBIDDEN
+    return forbidden or is_worth_retrying(error)
+
+
+def check_source(instances: Sequence[Instance], found: Mapping[str, Instance], where: str) -> None:
+    """Refuse to go on with instances that are not at their source any more, as they were.
+
+    :raises SourceChanged: names the first.
+    """
+    for instance in instances:
+        now = found.get(instance.id)
+        if now is None:
+            raise SourceChanged(
+                f"Instance {instance.id} was deleted {where} since the transfer began; resubmit"
+                " the job to transfer what is there now"
+            )
+        if (now.size, now.md5) != (instance.size, instance.md5):
+            raise SourceChanged(
+                f"Instance {instance.id} was replaced {where} since the transfer began (now"
+                f" {now.size} bytes with MD5 {now.md5[:40]}, not {instance.size} bytes with MD5"
+                f" {instance.md5[:40]}); resubmit the job to transfer what is there now"
+            )

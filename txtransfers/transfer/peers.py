@@ -7,8 +7,8 @@ limits mean *no progress for so long*, so that a slow link is no error and a dea
 import json
 import re
 from base64 import b64encode
-from collections.abc import Callable, Sequence
-from http.cookiejar import CookieJar
+from collections.abc import Callable, Mapping, Sequence
+from http.cookiejar import Cookie, CookieJar
 from typing import Any, NoReturn, TypeVar
 
 import attrs
@@ -36,7 +36,7 @@ from ..errors import (
 )
 from ..threads import IThreads
 from ..wire import messages
-from ..wire.messages import LookupAnswer, Resource, TransferRequest
+from ..wire.messages import LookupAnswer, PushOpened, PushStatus, Resource, TransferRequest
 from .client import PlainAgent, Stall, Stalled, WideEndpointFactory, deliver, innermost
 from .streams import Sink, collecting_sink
 
@@ -90,6 +90,8 @@ class Peer:
         self.settings = settings
         self.base_url = settings.url.rstrip("/")
         self.timeout = settings.timeout or http_timeout
+        self.knows_extension: bool | None = None
+        """Whether the last push showed that it knows our extension of pushes."""
         self._reactor: IReactorTime = reactor
         self._threads = threads
         self._pool = HTTPConnectionPool(reactor, persistent=True)
@@ -115,17 +117,42 @@ class Peer:
         )
         return parsed
 
-    async def open_push(self, opening: bytes, session: "Session") -> str:
-        """Open a push transaction; gives the path of the transaction at the peer.
+    async def open_push(self, opening: bytes, instances: int, session: "Session") -> PushOpened:
+        """Open a push transaction of so many instances.
 
         :param opening: see :func:`.messages.push_json`.
         """
         answer = await self._call(session, "POST", "/transfers/push", constant(opening))
-        return self._opened(answer, "/transfers/push")[1]
+        opened: PushOpened = await self._threads.run(
+            self._parse,
+            answer,
+            lambda body: messages.parse_push_opened(body, instances),
+            "/transfers/push",
+        )
+        self._check_path(opened.path, "/transfers/push")
+        self.knows_extension = opened.already_stored is not None
+        return opened
 
-    async def put_bucket(self, path: str, number: int, body: Body, session: "Session") -> None:
-        """Send a bucket of the transaction at ``path``."""
-        await self._call(session, "PUT", f"{path}/{number}", body, warm=True)
+    async def push_status(
+        self, path: str, instances: int, buckets: int, verify: bool, session: "Session"
+    ) -> PushStatus:
+        """Where the transaction at ``path`` stands (an extension).
+
+        :param verify: whether the peer is to read what it has staged once more.
+        """
+        route = f"{path}?verify=1" if verify else path
+        answer = await self._call(session, "GET", route, warm=True)
+        status: PushStatus = await self._threads.run(
+            self._parse,
+            answer,
+            lambda body: messages.parse_push_status(body, instances, buckets),
+            path,
+        )
+        return status
+
+    async def put_bucket(self, path: str, body: Body, session: "Session") -> None:
+        """Send the bucket at ``path``."""
+        await self._call(session, "PUT", path, body, warm=True)
 
     async def commit(self, path: str, timeout: float, session: "Session") -> None:
         """Commit the transaction at ``path``; ``timeout`` seconds until the answer at the most."""
@@ -164,6 +191,7 @@ class Peer:
         jar: Any = CookieJar()
         return Session(
             transfer_id,
+            jar,
             HTTPClient(self._warm, cookiejar=jar),
             HTTPClient(self._fresh, cookiejar=jar),
         )
@@ -272,9 +300,12 @@ class Peer:
 
     def _opened(self, answer: Answer, route: str) -> tuple[str, str]:
         id_, path = self._parse(answer, messages.parse_opened, route)
+        self._check_path(path, route)
+        return id_, path
+
+    def _check_path(self, path: str, route: str) -> None:
         if not _PATH.match(path):
             raise PeerNonsense(f"{self._who} answered {route} with the path {path[:100]!r}")
-        return id_, path
 
     def _refuse(self, answer: Answer, method: str, path: str, retry_after: str) -> NoReturn:
         text = f"{self._who} answered {answer.status} to {method} {_shorten(path)}"
@@ -325,8 +356,19 @@ class Session:
     """What the requests of one transfer to one peer share: its id, and the peer's cookies."""
 
     transfer_id: str
+    jar: CookieJar
     warm: HTTPClient
     fresh: HTTPClient
+
+    def cookies(self) -> list[dict[str, Any]]:
+        """The peer's cookies, as JSON values: a load balancer must know us after a restart too."""
+        return [vars(cookie) for cookie in self.jar]
+
+    def restore(self, cookies: Sequence[Mapping[str, Any]]) -> None:
+        """Take up what :meth:`cookies` gave."""
+        for fields in cookies:
+            values = dict(fields)
+            self.jar.set_cookie(Cookie(**values | {"rest": values.pop("_rest", {})}))
 
 
 _NO_PEER = (

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from ..wire.plan import Instance, Plan
+from ..wire.plan import Instance, Plan, bucket_size
 
 
 @attrs.define
@@ -12,33 +12,51 @@ class Progress:
     """Counters of one transfer.
 
     :ivar total_size: bytes of all instances, before compression.
-    :ivar done_size: of these, bytes in buckets that have arrived.
-    :ivar network_size: bytes that travelled, compressed where they were.
+    :ivar skipped: instances that need not travel, as the receiver holds them; ``skipped_size``
+        their bytes.
+    :ivar buckets: those that are to travel.
+    :ivar done_size: bytes in buckets that have arrived, before compression.
+    :ivar network_size: bytes that travelled, compressed where they were; ``repeated_size`` of
+        these, in buckets that had to travel again.
     :ivar seconds: time spent transferring, for the speed.
     """
 
     total_instances: int | None = None
     total_size: int = 0
+    skipped: int = 0
+    skipped_size: int = 0
     buckets: int | None = None
     buckets_done: int = 0
     done_size: int = 0
     network_size: int = 0
+    repeated_size: int = 0
     retries: int = 0
     seconds: float = 0.0
-    stored: int | None = None
-    already_stored: int | None = None
 
     def bucket_done(self, size: int) -> None:
         """A bucket of ``size`` bytes has arrived."""
         self.buckets_done += 1
         self.done_size += size
 
-    def planned(self, instances: Sequence[Instance], plan: Plan) -> None:
-        """The transfer starts, or starts anew: nothing has arrived."""
+    def planned(
+        self, instances: Sequence[Instance], skipped: Sequence[Instance], plan: Plan
+    ) -> None:
+        """The transfer starts, or starts anew: nothing has arrived.
+
+        :param skipped: those of ``instances`` that need not travel.
+        :param plan: what is to travel; its empty buckets do not.
+        """
         self.total_instances = len(instances)
         self.total_size = sum(instance.size for instance in instances)
-        self.buckets = len(plan)
+        self.skipped = len(skipped)
+        self.skipped_size = sum(instance.size for instance in skipped)
+        self.buckets = sum(1 for bucket in plan if bucket)
         self.buckets_done = self.done_size = 0
+
+    def arrived(self, plan: Plan, done: Sequence[int]) -> None:
+        """These buckets of ``plan`` have arrived, and no others."""
+        self.buckets_done = len(done)
+        self.done_size = sum(bucket_size(plan[number]) for number in done)
 
     @property
     def fraction(self) -> float:

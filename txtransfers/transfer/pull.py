@@ -1,77 +1,140 @@
-"""Receiving in pull mode, as a sequence: look up at the peer, plan, GET the buckets, commit."""
+"""Receiving in pull mode, as a sequence: look up at the peer, plan, GET the buckets, commit.
 
-from collections.abc import Sequence
+What has arrived is in a staging area that bears the name of the job, and is gone on with after a
+pause, a failure or a restart. What is here already with the same MD5 is not fetched.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ..errors import PeerNonsense, PeerRefused, TransfersError, WrongLength, WrongOriginator
-from ..store.interfaces import IIncoming
+from ..errors import (
+    CorruptedInstances,
+    PeerNonsense,
+    PeerRefused,
+    SourceChanged,
+    TransfersError,
+    WrongLength,
+    WrongOriginator,
+)
+from ..store.interfaces import CommitReport, IIncoming, Outcome
 from ..wire.identifiers import is_identifier
-from ..wire.messages import TransferRequest, new_transfer_id
+from ..wire.messages import LookupAnswer, TransferRequest, new_transfer_id
 from ..wire.plan import Instance, Plan, bucket_size, chunks_path, plan_buckets
-from .parts import ITransfer, Parts
+from .parts import ROUNDS, ITransfer, Memo, Parts, check_source, is_passing
 from .peers import Peer
 from .progress import Progress
+from .shield import uninterrupted
 from .slots import run_all
 from .streams import bucket_sink
 
 _STOCK_LIMIT = 2**31
+_PREFIX = "job."
 
 log = Logger()
+
+
+def staging_name(job: str) -> str:
+    """The name of the staging area of a job."""
+    return _PREFIX + job
 
 
 @implementer(ITransfer)
 class Pull:
     """One transfer from a peer; see :class:`ITransfer`."""
 
-    def __init__(self, parts: Parts, peer: Peer, request: TransferRequest) -> None:
+    def __init__(self, parts: Parts, peer: Peer, request: TransferRequest, memo: Memo) -> None:
         self._parts = parts
         self._peer = peer
         self._request = request
+        self._memo = memo
         self._session = peer.session(request.sender_transfer_id or new_transfer_id())
-        self._plan: Plan = ()
         self._incoming: IIncoming | None = None
-        self._done: set[int] = set()
-        self._committing = False
+        self._report: CommitReport | None = None
 
     async def run(self, progress: Progress) -> None:
         """See :meth:`ITransfer.run`."""
-        if self._incoming is None:
-            self._incoming = await self._open(progress)
-        incoming = self._incoming
-        missing = [n for n in range(len(self._plan)) if n not in self._done]
-        await run_all(
-            ((lambda n=n: self._fetch(n, incoming, progress)) for n in missing),  # type: ignore[misc]
-            self._parts.limits.threads,
-        )
-        self._committing = True
-        try:
-            report = await incoming.commit()
-        finally:
-            self._committing = False
-        progress.stored = len(report.stored)
-        progress.already_stored = len(report.already_stored)
-        self._incoming = None
+        await self.close()
+        incoming = await self._open(progress)
+        for left in reversed(range(ROUNDS)):
+            await self._fetch_missing(incoming, progress)
+            try:
+                self._report = await uninterrupted(incoming.commit())  # its end decides
+                break
+            except CorruptedInstances as error:
+                await self._blame_source(error, progress)
+                if not left:
+                    raise
+                self._memo.say(f"{error}; what is missing is fetched again")
+        await self.close()
+
+    # Opening
 
     async def _open(self, progress: Progress) -> IIncoming:
+        """The staging area, new or found again; it is ``self._incoming`` too."""
+        known = await self._memo.instances()
+        name = staging_name(self._memo.id)
+        self._incoming = await self._parts.store.reopen(name) if known is not None else None
+        if self._incoming is not None and self._incoming.report is None:
+            assert known is not None
+            await self._check_unchanged(known, progress)
+        if self._incoming is None:
+            instances = (await self._lookup(progress, known is None)).instances
+            await self._memo.keep_instances(instances)
+            delta = self._request.delta
+            if delta is None:
+                delta = self._parts.limits.delta
+            self._incoming = await self._parts.store.receive(
+                instances, name, b"", delta is None or delta
+            )
+        elif self._incoming.report is None:
+            self._memo.say("Goes on with what has arrived before")
+        self._memo.anew = False
+        return self._incoming
+
+    async def _check_unchanged(self, known: Sequence[Instance], progress: Progress) -> None:
+        """Compare the peer with what it said at first; of a resubmitted job, start anew."""
+        try:
+            await self._compare(known, progress)
+        except SourceChanged as error:
+            if not self._memo.anew:
+                raise
+            self._memo.say(f"Starts anew: {error}")
+            await self.abandon()
+
+    async def _compare(self, known: Sequence[Instance], progress: Progress) -> None:
+        try:
+            answer = await self._lookup(progress, is_first=False)
+        except PeerRefused as error:
+            if error.status != 404:
+                raise
+            raise SourceChanged(
+                f"What is transferred is not at the peer any more: {error}"
+            ) from error
+        found = {instance.id: instance for instance in answer.instances}
+        check_source(known, found, f'at peer "{self._peer.name}"')
+        if self._memo.anew and len(found) != len(known):
+            raise SourceChanged(f"The peer has {len(found)} instances now, not {len(known)}")
+
+    async def _lookup(self, progress: Progress, is_first: bool) -> LookupAnswer:
+        """:param is_first: whether the peer must be in the life that asked for this transfer."""
         answer = await self._parts.retrying(
             progress, lambda: self._peer.lookup(self._request.resources, self._session)
         )
         wanted = self._request.originator
-        if wanted is not None and wanted != answer.originator:
+        if is_first and wanted is not None and wanted != answer.originator:
             raise WrongOriginator(
                 f'Peer "{self._peer.name}" here is another daemon ({answer.originator}) than the'
                 f" one that asked for this transfer ({wanted}): RemoteSelf, in its OrthancPeers,"
                 " must be the name that it has in the OrthancPeers here"
             )
-        self._plan = await self._parts.threads.run(self._make_plan, answer.instances)
-        self._done.clear()
-        progress.planned(answer.instances, self._plan)
-        return await self._parts.store.receive(answer.instances)
+        await self._parts.threads.run(self._check, answer.instances)
+        return answer
 
-    def _make_plan(self, instances: Sequence[Instance]) -> Plan:
-        """Plan; refuses what would make a path, or a URL, of a peer's choosing."""
+    def _check(self, instances: Sequence[Instance]) -> None:
+        """Refuse what would make a path, or a URL, of a peer's choosing."""
         ids = [instance.id for instance in instances]
         bad = next((id_ for id_ in ids if not is_identifier(id_)), None)
         if bad is not None or len(set(ids)) != len(ids):
@@ -79,30 +142,57 @@ class Pull:
                 f'Peer "{self._peer.name}" answered the lookup with '
                 + (f"the identifier {bad[:100]!r}" if bad else "an instance that is listed twice")
             )
-        size = self._parts.limits.bucket_size
-        return plan_buckets(instances, size, len(self._peer.base_url))
 
-    async def _fetch(self, number: int, incoming: IIncoming, progress: Progress) -> None:
-        bucket = self._plan[number]
+    # Fetching
+
+    async def _fetch_missing(self, incoming: IIncoming, progress: Progress) -> None:
+        if incoming.report is not None:
+            return
+        plan = await self._parts.threads.run(self._plan, incoming)
+        missing = await incoming.missing(plan)
+        held = [instance for instance in incoming.instances if instance.id in incoming.held]
+        progress.planned(incoming.instances, held, plan)
+        progress.arrived(plan, sorted(set(range(len(plan))) - set(missing)))
+        await run_all(
+            ((lambda n=n: self._fetch(plan, n, incoming, progress)) for n in missing),  # type: ignore[misc]
+            self._parts.limits.threads,
+        )
+
+    def _plan(self, incoming: IIncoming) -> Plan:
+        wanted = [instance for instance in incoming.instances if instance.id not in incoming.held]
+        return plan_buckets(wanted, self._parts.limits.bucket_size, len(self._peer.base_url))
+
+    async def _fetch(
+        self, plan: Plan, number: int, incoming: IIncoming, progress: Progress
+    ) -> None:
+        bucket = plan[number]
         path = chunks_path(bucket, self._request.compression.value)
         parts = self._parts
 
         async def get() -> None:
             sink = bucket_sink(parts.threads, incoming, bucket, self._request.compression)
+            arrived = False
             try:
                 await self._peer.get_bucket(path, sink, self._session)
+                arrived = True
             except WrongLength as error:
                 raise WrongLength(
                     f'Peer "{self._peer.name}" answered a bucket of instance {bucket[0].id}'
                     f" with another length: {error}"
                 ) from error
             finally:
+                if not arrived:
+                    sink.abort()
+                    progress.repeated_size += sink.taken
                 progress.network_size += sink.taken
+                await sink.idle()
 
         async with parts.slots.slot(self._request.priority):
             try:
-                await self._parts.retrying(progress, get)
+                await parts.retrying(progress, get)
             except PeerRefused as error:
+                if error.status == 404:
+                    await self._blame_source(error, progress)
                 if bucket[0].offset + bucket_size(bucket) < _STOCK_LIMIT or error.status != 400:
                     raise
                 raise PeerRefused(
@@ -110,19 +200,46 @@ class Pull:
                     " let it push them",
                     error.status,
                 ) from error
-        self._done.add(number)
         progress.bucket_done(bucket_size(bucket))
 
-    async def abandon(self) -> None:
+    async def _blame_source(self, error: TransfersError, progress: Progress) -> None:
+        """Where the source has changed, say that instead of ``error``."""
+        known = await self._memo.instances()
+        if known is not None:
+            try:
+                await self._compare(known, progress)
+            except SourceChanged as changed:
+                raise changed from error
+
+    # The end
+
+    async def abandon(self) -> bool:
         """See :meth:`ITransfer.abandon`."""
         incoming, self._incoming = self._incoming, None
-        if incoming is None:
-            return
         try:
-            await incoming.discard()
+            if incoming is None:
+                incoming = await self._parts.store.reopen(staging_name(self._memo.id))
+            if incoming is not None and await incoming.discard():
+                self._report = await incoming.commit()  # gives the report again
+                return True
         except TransfersError as error:
             log.warn("What an abandoned transfer staged is left behind: {error}", error=error)
+        return False
 
-    def stoppable(self) -> bool:
-        """See :meth:`ITransfer.stoppable`: a commit is not interrupted, it is short."""
-        return not self._committing
+    async def close(self) -> None:
+        """See :meth:`ITransfer.close`."""
+        incoming, self._incoming = self._incoming, None
+        if incoming is not None:
+            await incoming.close()
+
+    def state(self) -> Mapping[str, Any]:
+        """See :meth:`ITransfer.state`: the staging area knows all."""
+        return {}
+
+    def keeps(self, error: TransfersError) -> bool:
+        """See :meth:`ITransfer.keeps`."""
+        return is_passing(error)
+
+    def outcomes(self) -> Sequence[Outcome | None]:
+        """See :meth:`ITransfer.outcomes`."""
+        return self._report.outcomes if self._report is not None else ()

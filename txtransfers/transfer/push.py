@@ -1,24 +1,53 @@
-"""Sending in push mode, told as a sequence: look up, plan, open, PUT the buckets, commit."""
+"""Sending in push mode, told as a sequence: look up, plan, open, PUT the buckets, commit.
 
-from collections.abc import Callable
+After a pause, a failure or a restart a peer that knows our extension is asked what is missing; of
+another one the job remembers which buckets arrived. Nothing is sent twice that a peer has, and how
+a commit went is found out before anything is said of it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferTimeoutError
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
-from ..errors import PeerRefused, TransfersError
-from ..wire.messages import Compression, TransferRequest, new_transfer_id, push_json
-from ..wire.plan import Bucket, Plan, bucket_size, plan_buckets
-from .parts import ITransfer, Parts
-from .peers import Body, Peer
+from ..errors import PeerRefused, SourceChanged, TransfersError, UnknownResource
+from ..store.interfaces import Outcome
+from ..wire.messages import (
+    PushExtension,
+    PushState,
+    PushStatus,
+    Resource,
+    TransferRequest,
+    new_transfer_id,
+    push_json,
+)
+from ..wire.plan import Instance, bucket_size
+from .bodies import BucketBodies
+from .parts import ROUNDS, ITransfer, Memo, Parts, check_source, is_passing
+from .peers import Peer
 from .progress import Progress
+from .retries import is_worth_retrying
 from .slots import run_all
-from .streams import BucketReader, ISlices, MemorySlices, RequestBody
+from .transaction import Transaction
 
-_GOODBYE_S = 1.0
+GOODBYE_S = 1.0
 """Seconds that telling the peer of an abandoned transaction may take."""
+
+FIND_OUT_S = 60.0
+"""Seconds that a peer may be out of reach while it is asked how its commit went."""
+
+POLL_S = 0.5
+"""Seconds between two questions of how it stands; the peer waits a little itself."""
+
+_MOST_LOOKUPS = 64
+"""Requests that finding out what a stock peer holds may take."""
+
+_NOT_FOUND = 404
+_CONFLICT = 409
 
 log = Logger()
 
@@ -27,106 +56,427 @@ log = Logger()
 class Push:
     """One transfer to a peer; see :class:`ITransfer`."""
 
-    def __init__(self, parts: Parts, peer: Peer, request: TransferRequest) -> None:
+    def __init__(self, parts: Parts, peer: Peer, request: TransferRequest, memo: Memo) -> None:
         self._parts = parts
         self._peer = peer
         self._request = request
+        self._memo = memo
+        self._transaction = Transaction(memo.state)
         self._session = peer.session(request.sender_transfer_id or new_transfer_id())
-        self._plan: Plan = ()
-        self._path: str | None = None
-        self._done: set[int] = set()
+        self._session.restore(memo.state.get("cookies", ()))
+        self._instances: tuple[Instance, ...] = ()
+        self._outcomes: list[Outcome | None] = []
 
     async def run(self, progress: Progress) -> None:
         """See :meth:`ITransfer.run`."""
-        if self._path is None:
-            await self._open(progress)
-        limits = self._parts.limits
-        missing = [n for n in range(len(self._plan)) if n not in self._done]
-        await run_all(
-            ((lambda n=n: self._send(n, progress)) for n in missing),  # type: ignore[misc]
-            limits.threads,
-        )
-        await self._commit(progress)
-        self._path = None
+        await self._prepare()
+        await self._run(progress)
+        self._transaction.forget()
 
-    async def _open(self, progress: Progress) -> None:
-        parts, request = self._parts, self._request
-        instances = await parts.store.lookup(request.resources)
-        size = parts.limits.bucket_size
-        self._plan = await parts.threads.run(plan_buckets, instances, size)
-        self._done.clear()
-        progress.planned(instances, self._plan)
-        opening = await parts.threads.run(push_json, instances, self._plan, request.compression)
-        self._path = await parts.retrying(
-            progress, lambda: self._peer.open_push(opening, self._session)
+    async def _run(self, progress: Progress) -> None:
+        transaction = self._transaction
+        if transaction.path and await self._ask(progress, verify=True):
+            return
+        for _ in range(ROUNDS):
+            if not transaction.path and not await self._open(progress):
+                return
+            if await self._send_missing(progress) and await self._commit(progress):
+                return
+            await self._check_source()
+        raise PeerRefused(
+            f'Peer "{self._peer.name}" still lacks something after {ROUNDS} rounds', _CONFLICT
         )
+
+    # Before anything is sent
+
+    async def _prepare(self) -> None:
+        """What is to be sent: as it was found at first, if it still is like that."""
+        store, memo = self._parts.store, self._memo
+        known = await memo.instances()
+        if known is not None:
+            self._instances = known
+            try:
+                await self._check_source()
+                if memo.anew and await store.lookup(self._request.resources) != known:
+                    raise SourceChanged("There are more instances now")
+            except SourceChanged as error:
+                if not memo.anew:
+                    raise
+                memo.say(f"Starts anew: {error}")
+                await self.abandon()
+                known = None
+        if known is None:
+            self._instances = await store.lookup(self._request.resources)
+            await memo.keep_instances(self._instances)
+        memo.anew = False
+        if self._transaction.path:
+            await self._parts.threads.run(self._transaction.make_plan, self._instances)
+
+    async def _check_source(self) -> None:
+        found = await self._parts.store.find([instance.id for instance in self._instances])
+        check_source(self._instances, found, "here")
+
+    async def _ask(self, progress: Progress, verify: bool) -> bool:
+        """Learn what has arrived; tells whether even the commit has ended well."""
+        transaction = self._transaction
+        if transaction.extended:
+            try:
+                status = await self._parts.retrying(progress, lambda: self._decided(verify))
+            except PeerRefused as error:
+                if error.status != _NOT_FOUND:
+                    raise
+                self._lost()
+                return False
+            if self._learn(status):
+                return True
+        for number, size in transaction.in_flight.items():
+            progress.repeated_size += 0 if number in transaction.done else size
+        transaction.in_flight.clear()
+        self._show(progress)
+        done = len(transaction.done)
+        self._memo.say(f"Goes on: {done} of {len(transaction.buckets)} buckets have arrived")
+        return False
+
+    async def _decided(self, verify: bool) -> PushStatus:
+        """Where the transaction stands, once the peer has read, or committed, what it has."""
+        transaction = self._transaction
+        while True:
+            status = await self._peer.push_status(
+                transaction.path,
+                len(transaction.declared),
+                len(transaction.plan),
+                verify,
+                self._session,
+            )
+            if status.state in (PushState.RECEIVING, PushState.COMMITTED):
+                return status
+            verify = False
+            await deferLater(self._parts.reactor, POLL_S)
+
+    def _learn(self, status: PushStatus) -> bool:
+        """Believe the peer; tells whether all is committed."""
+        transaction = self._transaction
+        if status.state is PushState.COMMITTED:
+            self._outcomes = self._told(status)
+            return True
+        transaction.hold(status.already_stored)
+        transaction.done = set(range(len(transaction.plan))) - status.missing
+        return False
+
+    def _told(self, status: PushStatus) -> list[Outcome | None]:
+        declared = [Outcome.STORED] * len(self._transaction.declared)
+        for positions, outcome in (
+            (status.already_stored, Outcome.ALREADY_STORED),
+            (status.different, Outcome.DIFFERENT),
+            (status.replaced, Outcome.REPLACED),
+        ):
+            for position in positions:
+                declared[position] = outcome
+        told = iter(declared)
+        skipped = self._transaction.skipped
+        return [
+            Outcome.ALREADY_STORED if n in skipped else next(told)
+            for n in range(len(self._instances))
+        ]
+
+    def _lost(self) -> None:
+        self._memo.say("The peer does not know the transaction any more: a new one is opened")
+        self._transaction.forget()
+
+    def _show(self, progress: Progress) -> None:
+        transaction = self._transaction
+        progress.planned(
+            self._instances, transaction.not_sent(self._instances), transaction.buckets
+        )
+        done = [n for n in transaction.done if transaction.buckets[n]]
+        progress.arrived(transaction.buckets, done)
+
+    # Opening
+
+    async def _open(self, progress: Progress) -> bool:
+        """Open a transaction; tells whether there is something to send, or to commit."""
+        delta = self._request.delta
+        if delta is None:
+            delta = self._parts.limits.delta
+        ask_first = bool(delta) and self._peer.knows_extension is False
+        skipped = await self._held_by_stock(progress) if ask_first else frozenset()
+        if not await self._open_with(progress, skipped, delta):
+            return False
+        if delta and not ask_first and not self._transaction.extended:
+            # Only now it is known that the peer must be asked in another way.
+            skipped = await self._held_by_stock(progress)
+            if skipped:
+                await self._goodbye()
+                return await self._open_with(progress, skipped, delta)
+        return True
+
+    async def _open_with(
+        self, progress: Progress, skipped: frozenset[int], delta: bool | None
+    ) -> bool:
+        parts, transaction = self._parts, self._transaction
+        await parts.threads.run(
+            transaction.begin, self._instances, skipped, parts.limits.bucket_size
+        )
+        self._show(progress)
+        if skipped and not transaction.declared:
+            self._outcomes = [Outcome.ALREADY_STORED] * len(self._instances)
+            transaction.forget()
+            return False
+        await self._memo.keep(self.state())  # the key: this opening, repeated, is the same one
+        extension = PushExtension(transaction.key, delta is not False)
+        opening = await parts.threads.run(
+            push_json,
+            transaction.declared,
+            transaction.plan,
+            self._request.compression,
+            extension,
+        )
+        opened = await parts.retrying(
+            progress,
+            lambda: self._peer.open_push(opening, len(transaction.declared), self._session),
+        )
+        transaction.path = opened.path
+        transaction.extended = opened.already_stored is not None
+        await parts.threads.run(transaction.hold, opened.already_stored or frozenset())
+        self._show(progress)
+        await self._memo.keep(self.state())
+        return True
+
+    async def _held_by_stock(self, progress: Progress) -> frozenset[int]:
+        """Positions of the instances that the peer holds, as its lookup tells."""
+        there = await self._look(list(self._request.resources), progress, [_MOST_LOOKUPS])
+        return frozenset(
+            n
+            for n, instance in enumerate(self._instances)
+            if there.get(instance.id) == instance.md5
+        )
+
+    async def _look(
+        self, resources: Sequence[Resource], progress: Progress, left: list[int]
+    ) -> dict[str, str]:
+        """MD5s of what the peer holds of ``resources``: one that it has not fails a lookup."""
+        if not resources or not left[0]:
+            return {}
+        left[0] -= 1
+        try:
+            answer = await self._parts.retrying(
+                progress, lambda: self._peer.lookup(resources, self._session)
+            )
+        except PeerRefused as error:
+            if error.status != _NOT_FOUND:
+                raise
+            half = len(resources) // 2
+            if not half:
+                return {}
+            found = await self._look(resources[:half], progress, left)
+            return found | await self._look(resources[half:], progress, left)
+        return {instance.id: instance.md5 for instance in answer.instances}
+
+    # Sending
+
+    async def _send_missing(self, progress: Progress) -> bool:
+        """PUT what is missing; tells whether the peer still knows the transaction."""
+        try:
+            await run_all(
+                ((lambda n=n: self._send(n, progress)) for n in self._transaction.missing),  # type: ignore[misc]
+                self._parts.limits.threads,
+            )
+        except PeerRefused as error:
+            if error.status != _NOT_FOUND:
+                raise
+            self._lost()
+            return False
+        except UnknownResource:
+            await self._check_source()
+            raise
+        return True
 
     async def _send(self, number: int, progress: Progress) -> None:
-        bucket = self._plan[number]
+        transaction, parts = self._transaction, self._parts
+        bucket = transaction.buckets[number]
+        path = f"{transaction.path}/{number}"
+
+        def on_sent(size: int) -> None:
+            transaction.in_flight[number] = transaction.in_flight.get(number, 0) + size
+            progress.network_size += size
+
+        def wasted() -> None:
+            progress.repeated_size += transaction.in_flight.pop(number, 0)
+
+        bodies = BucketBodies(
+            parts.store, parts.threads, bucket, self._request.compression, on_sent, wasted
+        )
 
         async def put() -> None:
-            assert self._path is not None
-            body = await self._body(bucket, progress)
-            await self._peer.put_bucket(self._path, number, body, self._session)
+            body = await bodies.body()
+            try:
+                await self._peer.put_bucket(path, body, self._session)
+            except BaseException:
+                wasted()
+                raise
 
-        async with self._parts.slots.slot(self._request.priority):
-            await self._parts.retrying(progress, put)
-        self._done.add(number)
+        async with parts.slots.slot(self._request.priority):
+            await parts.retrying(progress, put)
+        transaction.in_flight.pop(number, None)
+        transaction.done.add(number)
         progress.bucket_done(bucket_size(bucket))
 
-    async def _body(self, bucket: Bucket, progress: Progress) -> Body:
-        """A body whose length is known: a gzipped bucket is made whole before it travels."""
-        parts, compression = self._parts, self._request.compression
-        compressed: list[bytes] | None = None
-        length = bucket_size(bucket)
-        if compression is Compression.GZIP:
-            reader = BucketReader(parts.store, parts.threads, bucket, compression)
-            try:
-                compressed = await reader.read_all()
-            finally:
-                reader.close()
-            length = sum(len(data) for data in compressed)
+    # Committing
 
-        def make(touch: Callable[[], None]) -> IBodyProducer:
-            def on_slice(size: int) -> None:
-                progress.network_size += size
-                touch()
-
-            source: ISlices
-            if compressed is None:
-                source = BucketReader(parts.store, parts.threads, bucket, compression)
-            else:
-                source = MemorySlices(compressed)
-            return RequestBody(length, source, on_slice)
-
-        return Body(make, "application/octet-stream")
-
-    async def _commit(self, progress: Progress) -> None:
-        limits = self._parts.limits
+    async def _commit(self, progress: Progress) -> bool:
+        """Have all committed; tells whether it is, or else the rest must be sent."""
+        transaction, limits = self._transaction, self._parts.limits
+        if not transaction.asked_to_commit:
+            transaction.asked_to_commit = True
+            await self._memo.keep(self.state())
 
         async def commit() -> None:
-            assert self._path is not None
-            await self._peer.commit(self._path, limits.commit_timeout, self._session)
+            await self._peer.commit(transaction.path, limits.commit_timeout, self._session)
 
         try:
-            await self._parts.retrying(progress, commit)
-        except PeerRefused as error:
+            if transaction.extended:
+                await commit()
+            else:
+                await self._parts.retrying(progress, commit)
+        except TransfersError as error:
+            return await self._find_out(error, progress)
+        if not transaction.extended:
+            self._assume_stored()
+            return True
+        return await self._find_out(None, progress)
+
+    def _assume_stored(self) -> None:
+        """A stock peer does not tell what it did with each instance."""
+        skipped = self._transaction.skipped
+        count = len(self._instances)
+        self._outcomes = [Outcome.ALREADY_STORED if n in skipped else None for n in range(count)]
+
+    async def _find_out(self, error: TransfersError | None, progress: Progress) -> bool:
+        """How the commit went; ``error`` is what came instead of its answer, if nothing good did.
+
+        Tells whether all is committed, or else the rest must be sent.
+        """
+        undecided = (
+            error is None
+            or is_worth_retrying(error)
+            or (isinstance(error, PeerRefused) and error.status in (_NOT_FOUND, _CONFLICT))
+        )
+        if error is not None and not undecided:
+            self._not_committed(error)
+        if not self._transaction.extended:
+            assert error is not None
+            return await self._find_out_by_lookup(error, progress)
+        try:
+            status = await self._patiently_decided()
+        except TransfersError as unknown:
+            if error is None:  # it is committed; only what became of each instance is not known
+                self._assume_stored()
+                return True
+            if isinstance(unknown, PeerRefused) and unknown.status == _NOT_FOUND:
+                self._lost()
+                return False
+            raise
+        if self._learn(status):
+            if error is not None:
+                self._memo.say(f"The peer has committed, though its answer was lost: {error}")
+            return True
+        self._show(progress)
+        if not self._transaction.missing and status.error:
+            self._not_committed(error or PeerRefused(status.error, _CONFLICT))
+        self._memo.say(f"Not committed yet: {status.error or error}")
+        return False
+
+    async def _patiently_decided(self) -> PushStatus:
+        """As :meth:`_decided`, from a peer that may be out of reach for some time."""
+        clock = self._parts.reactor
+        last_seen = clock.seconds()
+        while True:
+            try:
+                return await self._decided(verify=False)
+            except TransfersError as error:
+                if not is_worth_retrying(error) or clock.seconds() - last_seen > FIND_OUT_S:
+                    raise
+            await deferLater(clock, POLL_S)
+
+    async def _find_out_by_lookup(self, error: TransfersError, progress: Progress) -> bool:
+        """A stock peer knows no transaction that it has committed: does it hold all?"""
+        if not await self._is_all_there(progress):
+            if isinstance(error, PeerRefused) and error.status == _NOT_FOUND:
+                self._lost()
+                return False
+            self._not_committed(error)
+        self._memo.say(f"The peer holds all instances, though its answer was lost: {error}")
+        self._assume_stored()
+        return True
+
+    async def _is_all_there(self, progress: Progress) -> bool:
+        try:
+            return len(await self._held_by_stock(progress)) == len(self._instances)
+        except TransfersError as unknown:
+            log.info("What the peer holds cannot be found out: {error}", error=unknown)
+            return False
+
+    def _not_committed(self, error: TransfersError) -> NoReturn:
+        if isinstance(error, PeerRefused):
             raise PeerRefused(
                 f"All buckets have arrived, but the peer did not commit: {error}", error.status
             ) from error
+        raise error
 
-    async def abandon(self) -> None:
+    # The end
+
+    async def abandon(self) -> bool:
         """See :meth:`ITransfer.abandon`."""
-        path, self._path = self._path, None
-        if path is None:
-            return
-        goodbye = Deferred.fromCoroutine(self._peer.discard(path, self._session))
-        goodbye.addTimeout(_GOODBYE_S, self._parts.reactor)
+        if not self._transaction.path:
+            return False
         try:
-            await goodbye
+            if not self._instances:  # it has not run in this life
+                self._instances = await self._memo.instances() or ()
+                await self._parts.threads.run(self._transaction.make_plan, self._instances)
+        except TransfersError as error:
+            log.warn("The abandoned transaction stays at the peer: {error}", error=error)
+            return False
+        return await self._goodbye()
+
+    async def _goodbye(self) -> bool:
+        """Delete the transaction; tells whether it turned out to be committed."""
+        transaction = self._transaction
+        ending = Deferred.fromCoroutine(self._delete())
+        ending.addTimeout(GOODBYE_S, self._parts.reactor)
+        try:
+            return await ending
         except (TransfersError, DeferTimeoutError) as error:
             log.info("The abandoned transaction stays at the peer: {error}", error=error)
+            return False
+        finally:
+            transaction.forget()
 
-    def stoppable(self) -> bool:
-        """See :meth:`ITransfer.stoppable`: nothing is decided here, the peer commits or not."""
-        return True
+    async def _delete(self) -> bool:
+        transaction = self._transaction
+        try:
+            await self._peer.discard(transaction.path, self._session)
+        except PeerRefused as error:
+            if error.status != _NOT_FOUND or not transaction.asked_to_commit:
+                raise
+            if transaction.extended:
+                return self._learn(await self._decided(verify=False))
+            if await self._is_all_there(Progress()):
+                self._assume_stored()
+                return True
+            raise
+        return False
+
+    async def close(self) -> None:
+        """See :meth:`ITransfer.close`."""
+
+    def state(self) -> Mapping[str, Any]:
+        """See :meth:`ITransfer.state`."""
+        return self._transaction.state() | {"cookies": self._session.cookies()}
+
+    def keeps(self, error: TransfersError) -> bool:
+        """See :meth:`ITransfer.keeps`: a stock peer has no use for a transaction that waits."""
+        return self._transaction.extended and is_passing(error)
+
+    def outcomes(self) -> Sequence[Outcome | None]:
+        """See :meth:`ITransfer.outcomes`."""
+        return self._outcomes

@@ -12,7 +12,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from ..errors import PeerRefused, PeerUnreachable, TransfersError, WrongLength
+from ..errors import (
+    BadCompression,
+    CorruptedInstances,
+    PeerRefused,
+    PeerUnreachable,
+    TransfersError,
+    WrongLength,
+)
 
 T = TypeVar("T")
 
@@ -24,10 +31,10 @@ log = Logger()
 
 
 def is_worth_retrying(error: TransfersError) -> bool:
-    """Whether the same request may succeed later: no answer, a cut answer, a busy peer."""
+    """Whether the same may succeed later: no answer, a cut or damaged one, a busy peer."""
     if isinstance(error, PeerRefused):
         return error.status in _BUSY
-    return isinstance(error, PeerUnreachable | WrongLength)
+    return isinstance(error, PeerUnreachable | WrongLength | BadCompression | CorruptedInstances)
 
 
 def delay_before(attempt: int, error: TransfersError) -> float:

@@ -1,7 +1,6 @@
 """Orthanc's jobs API (protocol, section 5): ``/jobs``, ``/jobs/ID`` and its actions."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from twisted.web.resource import Resource
@@ -9,6 +8,7 @@ from twisted.web.server import Request
 
 from ..errors import JobActionRefused, UnknownJob
 from ..jobs.model import Direction, Job, State
+from ..jobs.receipt import history_json, timestamp, transfer_figures
 from ..jobs.runner import JobRunner
 from .resource import ApiResource, NotFound, Reply, argument
 from .server import StreamingRequest
@@ -18,11 +18,6 @@ _KB = 1024
 _ACTIONS = ("pause", "resume", "cancel", "resubmit")
 
 WallClock = Callable[[], float]
-
-
-def timestamp(seconds: float) -> str:
-    """A time as Orthanc writes it: UTC, always six digits of fraction."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y%m%dT%H%M%S.%f")
 
 
 def job_json(job: Job, now: float) -> dict[str, Any]:
@@ -41,7 +36,10 @@ def job_json(job: Job, now: float) -> dict[str, Any]:
         "Timestamp": timestamp(now),
         "EffectiveRuntime": round(runtime, 3),
         "Content": _content(job, runtime),
+        "History": history_json(job),
     }
+    if job.next_try is not None:
+        value["NextTryTime"] = timestamp(job.next_try)
     if job.completed is not None:
         value["CompletionTime"] = timestamp(job.completed)
     if job.state is State.RUNNING and job.progress.fraction > 0:
@@ -72,14 +70,11 @@ def _content(job: Job, runtime: float) -> dict[str, Any]:
         "Buckets": progress.buckets,
         "CompletedHttpQueries": progress.buckets_done,
         "UploadedSizeMB" if pushing else "DownloadedSizeMB": progress.done_size // _MB,
-        "UploadedSize" if pushing else "DownloadedSize": str(progress.done_size),
-        "NetworkSize": str(progress.network_size),
         "NetworkSpeedKBs": int(progress.network_size / _KB / runtime) if runtime > 0 else 0,
-        "Retries": progress.retries,
+        **transfer_figures(job),
     }
-    if progress.stored is not None:
-        content["StoredInstances"] = progress.stored
-        content["AlreadyStoredInstances"] = progress.already_stored
+    if job.outcomes:
+        content["Outcomes"] = job.outcomes
     return content
 
 
@@ -119,7 +114,22 @@ class JobNode(ApiResource):
     def getChild(self, path: bytes, request: Request) -> Resource:
         """An action."""
         action = path.decode("latin-1")
+        if action == "receipt":
+            return JobReceipt(self._id, self._jobs)
         return JobAction(self._id, action, self._jobs) if action in _ACTIONS else NotFound()
+
+
+class JobReceipt(ApiResource):
+    """``/jobs/ID/receipt`` (an extension)."""
+
+    def __init__(self, id_: str, jobs: JobRunner) -> None:
+        super().__init__()
+        self._id = id_
+        self._jobs = jobs
+
+    async def get(self, request: StreamingRequest) -> Reply:
+        """The manifest of a job that has ended."""
+        return Reply(await self._jobs.receipt(self._id), "application/json")
 
 
 class JobAction(ApiResource):

@@ -42,6 +42,9 @@ _CONTENT_TYPES = {
     Compression.NONE: "application/octet-stream",
     Compression.GZIP: "application/gzip",
 }
+STATUS_WAIT_S = 2.0
+"""Seconds after which the status of a push is told even if it is about to change."""
+
 _NUMBER = re.compile(r"[0-9]{1,20}\Z", re.ASCII)
 
 
@@ -242,8 +245,9 @@ class Pushes(TransfersResource):
     async def post(self, request: StreamingRequest) -> Any:
         """Open a transaction."""
         push = await self._threads.run(messages.parse_push, await read_body(request))
-        id_ = await self._transactions.open(push)
-        return {"ID": id_, "Path": f"/transfers/push/{id_}"}
+        id_, already_stored = await self._transactions.open(push)
+        known = already_stored if push.extension is not None else None
+        return messages.push_opened_json(id_, known)
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         """One transaction."""
@@ -258,6 +262,22 @@ class PushNode(TransfersResource):
         self._id = id_
         self._transactions = transactions
         self._clock = clock
+
+    async def get(self, request: StreamingRequest) -> Any:
+        """Where it stands (an extension); waits a little where that is about to be decided."""
+        verify = argument(request, "verify") is not None
+        status = Deferred.fromCoroutine(self._transactions.status(self._id, verify))
+        waiter: Deferred[Any] = Deferred()
+        status.addBoth(lambda result: None if waiter.called else waiter.callback(result))
+        timeout = self._clock.callLater(STATUS_WAIT_S, waiter.callback, None)
+        try:
+            decided: messages.PushStatus | None = await waiter
+        finally:
+            if timeout.active():
+                timeout.cancel()
+        if decided is None:
+            decided = messages.PushStatus(self._transactions.phase(self._id))
+        return {"ID": self._id, **decided.to_json()}
 
     async def delete(self, request: StreamingRequest) -> Any:
         """Discard it."""
@@ -302,7 +322,7 @@ class PushBucket(TransfersResource):
     async def put(self, request: StreamingRequest) -> Any:
         """Take the bucket's body as it comes."""
         transactions = self._transactions
-        transactions.get(self._id)
+        await transactions.get(self._id)
         if not _NUMBER.match(self._number):
             raise UnknownResource(f"{self._number[:40]!r} is no number of a bucket")
         async with transactions.bodies.slot():
@@ -312,7 +332,7 @@ class PushBucket(TransfersResource):
     async def _take(self, request: StreamingRequest) -> None:
         transactions = self._transactions
         started = self._clock.seconds()
-        sink = transactions.receive(self._id, int(self._number))
+        sink = await transactions.receive(self._id, int(self._number))
         try:
             await request.body.into(sink)
         except BaseException:

@@ -22,7 +22,7 @@ _TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.BodyTooLarge, 15, "Bad file format"),
     (errors.StorageFull, 19, "The file storage is full"),
     (errors.StorageFailure, 14, "Cannot write to file"),
-    (errors.Interrupted, 6, "Bad sequence of calls"),
+    (errors.SourceChanged, 6, "Bad sequence of calls"),
     (errors.PeerError, 9, "Error in the network protocol"),
 )
 

@@ -4,7 +4,7 @@ Pure functions. A plan is a tuple of buckets; a bucket is a tuple of chunks; the
 are those of its chunks laid end to end.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 import attrs
 
@@ -60,6 +60,11 @@ def plan_buckets(
     small = [i for i in ordered if 0 < i.size < target]
     split = [(chunk,) for instance in large for chunk in _split(instance, target)]
     return (*split, *_group(small, target, base_url_length))
+
+
+def without(plan: Plan, held: Container[str]) -> Plan:
+    """What is left of each bucket, in its place, when the chunks of some instances are not sent."""
+    return tuple(tuple(chunk for chunk in bucket if chunk.id not in held) for bucket in plan)
 
 
 def _split(instance: Instance, target: int) -> list[Chunk]:

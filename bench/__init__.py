@@ -1,0 +1,1 @@
+"""Measures: each prints what the documentation claims, as ratios within one run."""

@@ -1,0 +1,171 @@
+"""Jobs as they travel: histories, tries, figures, receipts."""
+
+import json
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from tests.web.harness import FakePeer, House
+from tests.web.test_hostile import HostileCase, transfer
+from txtransfers.errors import PeerUnreachable, StorageFull
+
+DOWN = PeerUnreachable("the peer is down")
+
+
+class JobsTests(HostileCase):
+    def setUp(self) -> None:
+        delays = {"Transfers": {"JobRetryDelays": [10, 60]}}
+        self.house = House(delays, peers=[FakePeer("B")])
+
+    def submit(self, route: str = "send", **more: Any) -> str:
+        """Submit a job; gives its path."""
+        answer = self.house.request("POST", f"/transfers/{route}", transfer(**more))
+        self.assertEqual(200, answer.status, answer.body)
+        return str(answer.json()["Path"])
+
+    def job(self, path: str) -> Any:
+        """A job, which is the same in the list of all."""
+        told = self.house.request("GET", path).json()
+        all_jobs = self.house.request("GET", "/jobs?expand").json()
+        self.assertIn(told, all_jobs)
+        return told
+
+    def act(self, path: str, action: str) -> None:
+        """Do something to a job."""
+        answer = self.house.request("POST", f"{path}/{action}", b"")
+        self.assertEqual((200, b"{}"), (answer.status, answer.body))
+
+    def end(self, error: Exception | None = None) -> None:
+        """Let the run that began last end."""
+        ending: Deferred[None] = self.house.transfers[-1].ending
+        if error is None:
+            ending.callback(None)
+        else:
+            ending.errback(error)
+
+    def test_history(self) -> None:
+        path = self.submit()
+        self.house.clock.advance(1.5)
+        self.act(path, "cancel")
+        self.assertEqual(
+            [
+                {"Time": "20261118T110640.000000", "Event": "Submitted"},
+                {"Time": "20261118T110640.000000", "Event": "Running"},
+                {"Time": "20261118T110641.500000", "Event": "Failure: This job was canceled"},
+            ],
+            self.job(path)["History"],
+        )
+
+    def test_tries(self) -> None:
+        path = self.submit()
+        self.assertNotIn("NextTryTime", self.job(path))
+        self.end(DOWN)
+        job = self.job(path)
+        self.assertEqual(("Retry", "20261118T110650.000000"), (job["State"], job["NextTryTime"]))
+        self.assertEqual((9, "the peer is down"), (job["ErrorCode"], job["ErrorDetails"]))
+        self.assertNotIn("CompletionTime", job)
+        self.house.clock.advance(10)
+        job = self.job(path)
+        self.assertEqual(("Running", 0), (job["State"], job["ErrorCode"]))
+        self.assertNotIn("NextTryTime", job)
+        self.end()
+        self.assertEqual("Success", self.job(path)["State"])
+
+    def test_actions_while_it_waits_for_another_try(self) -> None:
+        for action, state in (("pause", "Paused"), ("cancel", "Failure")):
+            path = self.submit()
+            self.end(DOWN)
+            for refused in ("resume", "resubmit"):
+                answer = self.house.request("POST", f"{path}/{refused}", b"")
+                self.assert_refused(answer, 400, 6, "Retry")
+            self.act(path, action)
+            job = self.job(path)
+            self.assertEqual(state, job["State"])
+            self.assertNotIn("NextTryTime", job)
+
+    def test_figures(self) -> None:
+        for route, sent, size in (
+            ("send", "SentInstances", "UploadedSize"),
+            ("pull", "ReceivedInstances", "DownloadedSize"),
+        ):
+            path = self.submit(route)
+            content = self.job(path)["Content"]
+            self.assertNotIn("Outcomes", content)
+            self.assertEqual((1, "0"), (content[sent], content[size]))
+            self.end()
+            content = self.job(path)["Content"]
+            self.assertEqual((1, "10"), (content[sent], content[size]))
+            self.assertEqual({"Stored": 1}, content["Outcomes"])
+            self.assertEqual(
+                (0, "0", "0", "0", 0),
+                tuple(
+                    content[name]
+                    for name in (
+                        "SkippedInstances",
+                        "SkippedSize",
+                        "RepeatedSize",
+                        "SavedByCompression",
+                        "Retries",
+                    )
+                ),
+            )
+
+    def test_receipt(self) -> None:
+        path = self.submit()
+        self.assert_refused(self.house.request("GET", f"{path}/receipt"), 404, 17, "Running")
+        self.end()
+        answer = self.house.request("GET", f"{path}/receipt")
+        self.assertEqual((200, "application/json"), (answer.status, answer.header("Content-Type")))
+        receipt, job = answer.json(), self.job(path)
+        self.assertEqual((path[-36:], "Success"), (receipt["Job"], receipt["State"]))
+        self.assertEqual(("B", "http://b.test:8042/"), (receipt["Peer"], receipt["PeerURL"]))
+        self.assertEqual(job["History"], receipt["History"])
+        self.assertEqual(job["CompletionTime"], receipt["CompletionTime"])
+        self.assertEqual(job["Content"]["Outcomes"], receipt["Outcomes"])
+        self.assertEqual(
+            [{"ID": "00000000", "Size": "10", "MD5": "", "Outcome": "Stored"}],
+            receipt["Instances"],
+        )
+        head = self.house.request("HEAD", f"{path}/receipt")
+        self.assertEqual((200, b""), (head.status, head.body))
+
+    def test_receipts_of_failures(self) -> None:
+        failed = self.submit()
+        self.end(StorageFull("no room"))
+        cancelled = self.submit()
+        self.act(cancelled, "cancel")
+        for path, details, code in ((failed, "no room", 19), (cancelled, "", 37)):
+            receipt = self.house.request("GET", f"{path}/receipt").json()
+            told = (receipt["State"], receipt["ErrorCode"], receipt["ErrorDetails"])
+            self.assertEqual(("Failure", code, details), told)
+            self.assertEqual(["NotTransferred"], [i["Outcome"] for i in receipt["Instances"]])
+
+    def test_no_receipt(self) -> None:
+        path = self.submit()
+        self.end(DOWN)
+        self.assert_refused(self.house.request("GET", f"{path}/receipt"), 404, 17, "Retry")
+        self.act(path, "pause")
+        self.assert_refused(self.house.request("GET", f"{path}/receipt"), 404, 17, "Paused")
+        self.act(path, "cancel")
+        self.assertEqual(200, self.house.request("GET", f"{path}/receipt").status)
+        self.act(path, "resubmit")
+        self.assert_refused(self.house.request("GET", f"{path}/receipt"), 404, 17, "Running")
+
+    def test_delta_is_a_truth_value(self) -> None:
+        for delta in (True, False):
+            self.submit(Delta=delta)
+            self.assertIs(delta, self.house.transfers[-1].request.delta)
+            self.end()
+        self.submit()
+        self.assertIsNone(self.house.transfers[-1].request.delta)
+        for delta in ("true", 1, None):
+            for route in ("send", "pull"):
+                body = transfer(Delta=delta)
+                answer = self.house.request("POST", f"/transfers/{route}", body)
+                self.assert_refused(answer, 400, 15, "Delta")
+
+    def test_text_that_is_no_ascii(self) -> None:
+        path = self.submit(SenderTransferID="caf\u00e9 \U0001f600")
+        self.end()
+        answer = self.house.request("GET", f"{path}/receipt")
+        self.assertEqual("caf\u00e9 \U0001f600", json.loads(answer.body)["SenderTransferID"])

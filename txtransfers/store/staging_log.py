@@ -1,0 +1,256 @@
+"""The log of one staging area: what is staged, so that it is found again after a crash.
+
+An append-only file of frames, each with its length and checksum; a torn tail is cut off. It claims,
+and is not trusted: after :func:`open_log` every byte is read and compared with what is claimed, so
+nothing needs to be synced in order. Blocking and thread-safe.
+"""
+
+import os
+import struct
+import threading
+import zlib
+from collections.abc import Iterable, Iterator
+from enum import IntEnum
+from typing import Any
+
+import attrs
+import msgspec
+
+from ..wire.plan import Instance
+from .index import Parents, Row
+from .staging import disk_error
+
+_FRAME = struct.Struct("<IIB")
+"""Bytes of the payload, its CRC-32, its kind."""
+_PIECE = struct.Struct("<IQQI")
+_BLOCK = 2**20
+_VERSION = 1
+_LONGEST_FRAME = 2**30
+
+
+class _Kind(IntEnum):
+    HEAD = 1
+    INSTANCES = 2
+    NOTE = 3
+    PIECE = 4
+    PARENTS = 5
+    ROW = 6
+
+
+@attrs.frozen
+class Claim:
+    """Bytes that were written: of the instance at ``position``, with their CRC-32."""
+
+    position: int
+    offset: int
+    size: int
+    crc: int
+
+
+@attrs.frozen
+class Head:
+    """What a staging area is; ``size`` is the bytes of all its instances."""
+
+    folder: int
+    path: str
+    size: int
+    held: tuple[int, ...]
+
+
+@attrs.define
+class Contents:
+    """What a log says.
+
+    :ivar rows: positions of instances that were verified and whose row is in the log.
+    """
+
+    head: Head
+    instances: tuple[Instance, ...]
+    note: bytes
+    claims: list[Claim]
+    rows: set[int]
+
+
+class StagingLog:
+    """The log, open for appending; made by :func:`create_log` or :func:`open_log`."""
+
+    def __init__(self, path: str, size: int, parents: dict[Parents, int]) -> None:
+        self.path = path
+        self._size = size
+        self._parents = parents
+        self._lock = threading.Lock()
+        try:
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            os.ftruncate(self._descriptor, size)
+        except OSError as error:
+            raise disk_error(error, path) from error
+
+    def append(self, claims: Iterable[Claim], rows: Iterable[tuple[int, Row]]) -> None:
+        """Note bytes that were written, and instances that were verified.
+
+        :raises StorageFull, StorageFailure: the disk refused; nothing is noted.
+        """
+        with self._lock:
+            frames = [
+                _frame(_Kind.PIECE, _PIECE.pack(c.position, c.offset, c.size, c.crc))
+                for c in claims
+            ]
+            for position, row in rows:
+                frames.extend(self._row(position, row))
+            self._write(b"".join(frames))
+
+    def _row(self, position: int, row: Row) -> Iterator[bytes]:
+        number = self._parents.get(row.parents)
+        if number is None:
+            number = self._parents[row.parents] = len(self._parents)
+            yield _json(_Kind.PARENTS, row.parents.chain)
+        yield _json(
+            _Kind.ROW,
+            (position, row.id, row.uid, row.tags, row.transfer_syntax, row.sop_class, number),
+        )
+
+    def _write(self, data: bytes) -> None:
+        view, offset = memoryview(data), self._size
+        try:
+            while view:
+                written = os.pwrite(self._descriptor, view, offset)
+                view, offset = view[written:], offset + written
+        except OSError as error:
+            raise disk_error(error, self.path) from error
+        self._size = offset
+
+    def rows(self, head: Head, instances: tuple[Instance, ...]) -> Iterator[Row]:
+        """The rows of all instances that were verified, each once."""
+        seen = bytearray(len(instances))
+        chains: list[Parents] = []
+        for kind, payload, _end in _frames(self.path):
+            if kind == _Kind.PARENTS:
+                chains.append(_parents(payload))
+            elif kind == _Kind.ROW:
+                position, id_, uid, tags, syntax, sop_class, number = msgspec.json.decode(payload)
+                if not seen[position]:
+                    seen[position] = 1
+                    instance = instances[position]
+                    yield Row(
+                        head.folder,
+                        file_name(position),
+                        instance.size,
+                        instance.md5,
+                        id_,
+                        uid,
+                        tags,
+                        syntax,
+                        sop_class,
+                        chains[number],
+                    )
+
+    def close(self) -> None:
+        """Write no more; safe to call twice."""
+        with self._lock:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor = -1
+
+
+def file_name(position: int) -> str:
+    """The name of the file of the instance at ``position``, in its staging folder."""
+    return f"{position}.dcm"
+
+
+def create_log(path: str, head: Head, instances: tuple[Instance, ...], note: bytes) -> StagingLog:
+    """Make a log, whole or not at all: after a power cut it may be lost, and what is staged too.
+
+    :raises StorageFull, StorageFailure: the disk refused.
+    """
+    made = f"{path}{UNFINISHED}"
+    frames = (
+        _json(_Kind.HEAD, (_VERSION, head.folder, head.path, head.size, head.held)),
+        _json(_Kind.INSTANCES, [(i.id, i.size, i.md5) for i in instances]),
+        _frame(_Kind.NOTE, note),
+    )
+    try:
+        with open(made, "wb") as file:
+            for frame in frames:
+                file.write(frame)
+        os.rename(made, path)
+    except OSError as error:
+        for name in (made, path):
+            if os.path.exists(name):
+                os.unlink(name)
+        raise disk_error(error, path) from error
+    return StagingLog(path, sum(len(frame) for frame in frames), {})
+
+
+UNFINISHED = ".new"
+"""The end of the name of a log that is being made."""
+
+
+def read_head(path: str) -> Head | None:
+    """The head of a log, if it is a whole one that this release knows."""
+    for kind, payload, _end in _frames(path):
+        return _head(payload) if kind == _Kind.HEAD else None
+    return None
+
+
+def open_log(path: str) -> tuple[StagingLog, Contents] | None:
+    """Open a log again, and read it; None if it is not a whole one that this release knows.
+
+    :raises StorageFailure: the disk refused.
+    """
+    head: Head | None = None
+    instances: tuple[Instance, ...] | None = None
+    note: bytes | None = None
+    claims: list[Claim] = []
+    rows: set[int] = set()
+    parents: dict[Parents, int] = {}
+    good = 0
+    for kind, payload, end in _frames(path):
+        good = end
+        if kind == _Kind.PIECE:
+            claims.append(Claim(*_PIECE.unpack(payload)))
+        elif kind == _Kind.ROW:
+            rows.add(msgspec.json.decode(payload)[0])
+        elif kind == _Kind.PARENTS:
+            parents[_parents(payload)] = len(parents)
+        elif kind == _Kind.HEAD:
+            head = _head(payload)
+        elif kind == _Kind.INSTANCES:
+            instances = tuple(Instance(*values) for values in msgspec.json.decode(payload))
+        elif kind == _Kind.NOTE:
+            note = payload
+    if head is None or instances is None or note is None:
+        return None
+    return StagingLog(path, good, parents), Contents(head, instances, note, claims, rows)
+
+
+def _head(payload: bytes) -> Head | None:
+    version, folder, path, size, held = msgspec.json.decode(payload)
+    return Head(folder, path, size, tuple(held)) if version == _VERSION else None
+
+
+def _parents(payload: bytes) -> Parents:
+    return Parents(tuple((id_, uid, tags) for id_, uid, tags in msgspec.json.decode(payload)))
+
+
+def _json(kind: _Kind, value: Any) -> bytes:
+    return _frame(kind, msgspec.json.encode(value))
+
+
+def _frame(kind: _Kind, payload: bytes) -> bytes:
+    return _FRAME.pack(len(payload), zlib.crc32(payload, kind), kind) + payload
+
+
+def _frames(path: str) -> Iterator[tuple[int, bytes, int]]:
+    """Kind, payload and end of each frame, up to the first that is not whole."""
+    try:
+        with open(path, "rb", buffering=_BLOCK) as file:
+            end = 0
+            while len(start := file.read(_FRAME.size)) == _FRAME.size:
+                size, crc, kind = _FRAME.unpack(start)
+                payload = file.read(size) if size <= _LONGEST_FRAME else b""
+                if len(payload) != size or zlib.crc32(payload, kind) != crc:
+                    return
+                end += _FRAME.size + size
+                yield kind, payload, end
+    except OSError as error:
+        raise disk_error(error, path) from error

@@ -1,0 +1,62 @@
+"""The body of a bucket that is sent, made anew for each try."""
+
+from collections.abc import Callable
+
+from twisted.web.iweb import IBodyProducer
+
+from ..store.interfaces import IInstanceStore
+from ..threads import IThreads
+from ..wire.messages import Compression
+from ..wire.plan import Bucket, bucket_size
+from .peers import Body
+from .streams import BucketReader, ISlices, MemorySlices, RequestBody
+
+
+class BucketBodies:
+    """The bodies of one bucket."""
+
+    def __init__(
+        self,
+        store: IInstanceStore,
+        threads: IThreads,
+        bucket: Bucket,
+        compression: Compression,
+        on_sent: Callable[[int], None],
+        on_again: Callable[[], None],
+    ) -> None:
+        """:param on_sent: called with the bytes that were given to the transport.
+
+        :param on_again: called when what was sent so far counts for nothing.
+        """
+        self._store = store
+        self._threads = threads
+        self._bucket = bucket
+        self._compression = compression
+        self._on_sent = on_sent
+        self._on_again = on_again
+
+    async def body(self) -> Body:
+        """A body whose length is known: a gzipped bucket is made whole before it travels."""
+        compressed: list[bytes] | None = None
+        length = bucket_size(self._bucket)
+        if self._compression is Compression.GZIP:
+            reader = self._reader()
+            try:
+                compressed = await reader.read_all()
+            finally:
+                reader.close()
+            length = sum(len(data) for data in compressed)
+
+        def make(touch: Callable[[], None]) -> IBodyProducer:
+            def on_slice(size: int) -> None:
+                self._on_sent(size)
+                touch()
+
+            self._on_again()
+            source: ISlices = self._reader() if compressed is None else MemorySlices(compressed)
+            return RequestBody(length, source, on_slice)
+
+        return Body(make, "application/octet-stream")
+
+    def _reader(self) -> BucketReader:
+        return BucketReader(self._store, self._threads, self._bucket, self._compression)

@@ -1,0 +1,93 @@
+"""The transaction of a push at the peer, as the sender knows it, and as its job remembers it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+from ..wire.plan import Instance, Plan, plan_buckets, without
+from ..wire.ranges import from_ranges, to_ranges
+
+_ANY = 2**31
+"""More instances, or buckets, than any transfer has."""
+
+
+class Transaction:
+    """See the module. Without :attr:`path`, none is open.
+
+    :ivar key: what the sender calls it, where the peer knows the extension.
+    :ivar extended: whether the peer does.
+    :ivar skipped: positions, among all instances, of those that were not declared to the peer.
+    :ivar held: positions, among those declared, that the peer holds and that are not sent.
+    :ivar done: numbers of the buckets that have arrived.
+    :ivar in_flight: bucket -> bytes of it that have been sent, while it is under way.
+    :ivar asked_to_commit: whether the peer may have begun to commit.
+    """
+
+    def __init__(self, state: Mapping[str, Any]) -> None:
+        """:param state: what :meth:`state` gave; may be empty."""
+        self.path: str = state.get("path", "")
+        self.key: str = state.get("key", "")
+        self.extended: bool = state.get("extended", False)
+        self.asked_to_commit: bool = state.get("asked_to_commit", False)
+        self.skipped = from_ranges(state.get("skipped", ()), _ANY, "skipped")
+        self.held = from_ranges(state.get("held", ()), _ANY, "held")
+        self.done = set(from_ranges(state.get("done", ()), _ANY, "done"))
+        self.in_flight = {int(n): size for n, size in state.get("in_flight", {}).items()}
+        self._bucket_size: int = state.get("bucket_size", 0)
+        self.declared: tuple[Instance, ...] = ()
+        self.plan: Plan = ()
+        self.buckets: Plan = ()
+
+    def state(self) -> dict[str, Any]:
+        """All that is to be remembered, as JSON values."""
+        return {
+            "path": self.path,
+            "key": self.key,
+            "extended": self.extended,
+            "asked_to_commit": self.asked_to_commit,
+            "skipped": to_ranges(self.skipped),
+            "held": to_ranges(self.held),
+            "done": to_ranges(self.done),
+            "in_flight": {str(n): size for n, size in self.in_flight.items()},
+            "bucket_size": self._bucket_size,
+        }
+
+    def begin(
+        self, instances: Sequence[Instance], skipped: frozenset[int], bucket_size: int
+    ) -> None:
+        """A new one, with a new key, that is not open yet. Takes long for many instances."""
+        self.forget()
+        self.key = str(uuid4())
+        self.skipped = skipped
+        self._bucket_size = bucket_size
+        self.make_plan(instances)
+
+    def make_plan(self, instances: Sequence[Instance]) -> None:
+        """Declare ``instances`` in buckets, as in the life before. Takes long for many."""
+        self.declared = tuple(i for n, i in enumerate(instances) if n not in self.skipped)
+        self.plan = plan_buckets(self.declared, self._bucket_size)
+        self.hold(self.held)
+
+    def hold(self, held: frozenset[int]) -> None:
+        """These of the declared instances need not be sent."""
+        self.held = held
+        self.buckets = without(self.plan, {self.declared[n].id for n in held})
+
+    def forget(self) -> None:
+        """None is open any more."""
+        self.path = ""
+        self.key = ""
+        self.extended = self.asked_to_commit = False
+        self.skipped = self.held = frozenset()
+        self.done.clear()
+        self.in_flight.clear()
+
+    @property
+    def missing(self) -> list[int]:
+        """Numbers of the buckets that must still be sent."""
+        return [n for n, bucket in enumerate(self.buckets) if bucket and n not in self.done]
+
+    def not_sent(self, instances: Sequence[Instance]) -> list[Instance]:
+        """Those of all ``instances`` that need not be sent."""
+        held = {self.declared[n].id for n in self.held}
+        return [i for n, i in enumerate(instances) if n in self.skipped or i.id in held]

@@ -1,0 +1,29 @@
+"""Sets of small numbers (buckets, positions) as they travel: ``[[0, 9], [12, 12]]``."""
+
+from collections.abc import Iterable, Sequence
+
+from ..errors import BadMessage
+
+
+def to_ranges(numbers: Iterable[int]) -> list[list[int]]:
+    """First and last of each run of numbers, in order."""
+    ranges: list[list[int]] = []
+    for number in sorted(numbers):
+        if ranges and ranges[-1][1] >= number - 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ranges
+
+
+def from_ranges(ranges: Sequence[Sequence[int]], count: int, what: str) -> frozenset[int]:
+    """The numbers of ``ranges``, each from 0 up to, without, ``count``.
+
+    :raises BadMessage: they are no ranges, or go beyond ``count``; the text names ``what``.
+    """
+    numbers: set[int] = set()
+    for pair in ranges:
+        if len(pair) != 2 or not 0 <= pair[0] <= pair[1] < count:
+            raise BadMessage(f"{what}: {list(pair)[:3]} is no range within 0..{count - 1}")
+        numbers.update(range(pair[0], pair[1] + 1))
+    return frozenset(numbers)
