@@ -234,7 +234,8 @@ class IncomingTests(SynchronousTestCase):
         self.assertEqual(self.status(), PushStatus(receiving, frozenset({0, 1})))
         self.put(self.KEY, 1, self.data[100:])
         for verify in (False, True):
-            self.assertEqual(self.status(verify), PushStatus(receiving, frozenset({0})))
+            status = attrs.evolve(self.status(verify), received=0)
+            self.assertEqual(status, PushStatus(receiving, frozenset({0})))
         self.failureResultOf(self.start(self.pushes.commit(self.KEY)), CorruptedInstances)
         self.assertIn("incomplete", self.status().error)
         self.put(self.KEY, 0, self.data[:100])
@@ -246,7 +247,21 @@ class IncomingTests(SynchronousTestCase):
         self.store.go_on()
         self.successResultOf(committing)
         for status in (self.successResultOf(asked), self.status()):
-            self.assertEqual(status, PushStatus(PushState.COMMITTED))
+            self.assertEqual(attrs.evolve(status, received=0), PushStatus(PushState.COMMITTED))
+
+    def test_what_came_is_told_also_what_broke_off(self) -> None:
+        self.successResultOf(self.start(self.pushes.open(self.extended())))
+        self.put(self.KEY, 0, self.data[:100])
+        sink = self.receive(self.KEY, 1)
+        sink.write(self.data[100:150])
+        sink.abort()
+        self.pushes.received(self.KEY, sink)
+        for verify in (False, True):
+            status = self.status(verify)
+            self.assertEqual((status.received, status.broken_off), (150, 50))
+        self.successResultOf(self.start(self.pushes.discard(self.KEY)))
+        self.successResultOf(self.start(self.pushes.open(self.extended())))
+        self.assertEqual(self.status().received, 0)
 
     def test_what_is_held_is_told_and_need_not_come(self) -> None:
         self.store.add(self.data)

@@ -302,6 +302,13 @@ class SurvivingTests(PushCase):
         self.successResultOf(self.begin(self.push()))
         self.assertEqual(self.progress.repeated_size, 400)
 
+    def test_the_receiver_tells_what_the_last_second_cost(self) -> None:
+        self.interrupted()
+        self.assertEqual(self.progress.network_size, 0, "this life has sent nothing yet")
+        self.successResultOf(self.begin(self.push()))
+        total = sum(len(data) for data in self.store.files.values())
+        self.assertEqual(self.progress.network_size, total)
+
     def test_of_a_stock_peer_the_job_knows_what_arrived(self) -> None:
         self.peer.is_stock = True
         self.interrupted()
@@ -352,9 +359,45 @@ class SurvivingTests(PushCase):
 
     def test_a_commit_that_did_not_reach_the_peer(self) -> None:
         self.peer.steps["POST commit"] = [PeerUnreachable("refused")]
-        self.successResultOf(self.begin(self.push()))
+        done = self.begin(self.push())
+        self.assertNoResult(done)
+        self.clock.advance(1)
+        self.successResultOf(done)
         self.assertEqual(self.peer.asked[-4:], [*END, *END])
         self.assert_arrived()
+
+    def test_a_commit_that_never_reaches_the_peer(self) -> None:
+        self.peer.steps["POST commit"] = [PeerRefused("busy", 503, 2)] * 99
+        push = self.push()
+        done = self.begin(push)
+        self.clock.pump([1] * 9)
+        error = self.failureResultOf(done, PeerRefused).value
+        self.assertEqual(error.status, 503)
+        self.assertTrue(push.keeps(error))
+
+    def test_an_opening_whose_answer_never_came(self) -> None:
+        """In the next life it is the same; cancelled, it is deleted."""
+        for is_cancelled in (False, True):
+            self.setUp()
+            real = self.peer.open_push
+
+            async def lossy(*args: Any, real: Any = real) -> Any:
+                await real(*args)
+                raise PeerUnreachable("cut")
+
+            self.peer.open_push = lossy  # type: ignore[method-assign]
+            push = self.push()
+            self.failureResultOf(self.begin(push), PeerUnreachable)
+            self.memo.state = json.loads(json.dumps(dict(push.state())))
+            self.peer.open_push = real  # type: ignore[method-assign]
+            if is_cancelled:
+                self.successResultOf(self.abandon(self.push()))
+                self.assertEqual(self.peer.pushes.counters.aborted, 1)
+            else:
+                self.successResultOf(self.begin(self.push()))
+                self.assert_arrived()
+            self.assertEqual(self.peer.pushes.counters.created, 1)
+            self.assertEqual(self.peer.pushes.available, 4)
 
     def test_a_peer_that_is_away_while_it_is_asked_how_the_commit_went(self) -> None:
         self.peer.steps["answer to commit"] = [PeerUnreachable("cut")]

@@ -119,14 +119,18 @@ class StatusTests(PushCase):
             "Different": [],
             "Replaced": [],
             "Error": "",
+            "Received": "0",
+            "BrokenOff": "0",
         }
         self.assertEqual(wanted, self.status(path))
         for number in (0, 3):
             self.put(path, number, FILE[number * 200 :][:200])
-        self.assertEqual(wanted | {"Missing": [[1, 2], [4, 4]]}, self.status(path))
+        wanted |= {"Missing": [[1, 2], [4, 4]], "Received": "400"}
+        self.assertEqual(wanted, self.status(path))
         for number in (1, 2, 4):
             self.put(path, number, FILE[number * 200 :][:200])
-        self.assertEqual(wanted | {"Missing": []}, self.status(path))
+        wanted |= {"Missing": [], "Received": str(len(FILE))}
+        self.assertEqual(wanted, self.status(path))
 
     def test_half_a_bucket_is_missing(self) -> None:
         path = self.open_push(in_fifths())
@@ -376,7 +380,6 @@ class KeyTests(PushCase):
 
     def test_twice_at_once_where_it_takes_long_to_look(self) -> None:
         self.check_at_once(reopening_is_slow=True)
-
 
     def check_at_once(self, reopening_is_slow: bool) -> None:
         looking: list[Deferred[Any]] = []

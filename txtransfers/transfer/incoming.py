@@ -69,6 +69,17 @@ class Counters:
     commit_seconds: float = 0.0
 
 
+@attrs.define
+class Traffic:
+    """What came of one push in this life; bytes, as they travelled.
+
+    :ivar broken_off: of these, in bodies that did not come to their end.
+    """
+
+    received: int = 0
+    broken_off: int = 0
+
+
 class PushTransaction:
     """One push that we receive."""
 
@@ -138,10 +149,15 @@ class PushTransaction:
         self._receiving.add(sink)
         return sink
 
-    def received(self, sink: Sink) -> None:
-        """The body has ended, well or not, and nothing of it is being written any more."""
+    def received(self, sink: Sink) -> bool:
+        """The body has ended, well or not, and nothing of it is being written any more.
+
+        Tells whether that was not known before.
+        """
+        is_news = sink in self._receiving
         self._receiving.discard(sink)
         self.last_used = self._clock.seconds()
+        return is_news
 
     @property
     def phase(self) -> PushState:
@@ -259,6 +275,7 @@ class PushTransactions:
         self.bodies = bodies
         self._opening = 0
         self._transactions: dict[str, PushTransaction] = {}
+        self._traffic: dict[str, Traffic] = {}
         self._moving: dict[str, list[Deferred[None]]] = {}
         """Those that are being parked or reopened, and who waits for that."""
         self.counters = Counters()
@@ -349,6 +366,7 @@ class PushTransactions:
                 del self._transactions[id_]
             self.counters.committed += 1
             self.counters.commit_seconds += seconds
+            self._traffic.pop(id_, None)
 
         transaction = PushTransaction(self._clock, self._threads, incoming, request, committed)
         self._transactions[id_] = transaction
@@ -413,7 +431,12 @@ class PushTransactions:
         if verify and isinstance(found, PushTransaction) and found.can_be_parked:
             await self._park(id_)
             found = await self._known(id_)
-        return committed_status(found) if isinstance(found, CommitReport) else await found.status()
+        if isinstance(found, CommitReport):
+            return committed_status(found)
+        traffic = self._traffic.get(id_, Traffic())
+        return attrs.evolve(
+            await found.status(), received=traffic.received, broken_off=traffic.broken_off
+        )
 
     def phase(self, id_: str) -> PushState:
         """What a transaction is busy with, where :meth:`status` takes long."""
@@ -429,8 +452,10 @@ class PushTransactions:
 
         A disk that is full ends the transaction, and frees what it took.
         """
+        ended = False
         try:
             await sink.finish()
+            ended = True
         except StorageFull:
             self.received(id_, sink)
             log.warn("Push transaction {id} is given up: the disk is full", id=id_)
@@ -438,15 +463,17 @@ class PushTransactions:
                 await self.discard(id_)
             raise
         finally:
-            self.received(id_, sink)
+            self.received(id_, sink, ended)
         self.counters.received_bytes += sink.taken
         self.counters.reception_seconds += self._clock.seconds() - started
 
-    def received(self, id_: str, sink: Sink) -> None:
-        """See :meth:`PushTransaction.received`."""
+    def received(self, id_: str, sink: Sink, ended: bool = False) -> None:
+        """See :meth:`PushTransaction.received`. :param ended: whether all of it came, and right."""
         transaction = self._transactions.get(id_)
-        if transaction is not None:
-            transaction.received(sink)
+        if transaction is not None and transaction.received(sink):
+            traffic = self._traffic.setdefault(id_, Traffic())
+            traffic.received += sink.taken
+            traffic.broken_off += 0 if ended else sink.taken
 
     async def commit(self, id_: str) -> CommitReport:
         """See :meth:`PushTransaction.commit`; a transaction that is committed is no error."""
@@ -461,6 +488,7 @@ class PushTransactions:
         transaction = await self.get(id_)
         committed = await transaction.discard()
         self._transactions.pop(id_, None)
+        self._traffic.pop(id_, None)
         if committed:
             raise UnknownResource(f"The push transaction {id_[:100]} is committed")
         self.counters.aborted += 1

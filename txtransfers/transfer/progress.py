@@ -58,6 +58,11 @@ class Progress:
         self.buckets_done = len(done)
         self.done_size = sum(bucket_size(plan[number]) for number in done)
 
+    def at_least(self, network: int, repeated: int) -> None:
+        """What was counted is too little: the last second of a killed daemon is not in it."""
+        self.network_size = max(self.network_size, network)
+        self.repeated_size = max(self.repeated_size, repeated)
+
     @property
     def fraction(self) -> float:
         """How much is done, from 0 to 1 (protocol, section 5)."""

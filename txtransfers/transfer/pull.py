@@ -21,14 +21,14 @@ from ..errors import (
 )
 from ..store.interfaces import CommitReport, IIncoming, Outcome
 from ..wire.identifiers import is_identifier
-from ..wire.messages import LookupAnswer, TransferRequest, new_transfer_id
+from ..wire.messages import Compression, LookupAnswer, TransferRequest, new_transfer_id
 from ..wire.plan import Instance, Plan, bucket_size, chunks_path, plan_buckets
 from .parts import ROUNDS, ITransfer, Memo, Parts, check_source, is_passing
 from .peers import Peer
 from .progress import Progress
 from .shield import uninterrupted
 from .slots import run_all
-from .streams import bucket_sink
+from .streams import Sink, bucket_sink
 
 _STOCK_LIMIT = 2**31
 _PREFIX = "job."
@@ -53,6 +53,8 @@ class Pull:
         self._session = peer.session(request.sender_transfer_id or new_transfer_id())
         self._incoming: IIncoming | None = None
         self._report: CommitReport | None = None
+        self._sinks: set[Sink] = set()
+        self._under_way: int = memo.state.get("in_flight", 0)
 
     async def run(self, progress: Progress) -> None:
         """See :meth:`ITransfer.run`."""
@@ -153,10 +155,18 @@ class Pull:
         held = [instance for instance in incoming.instances if instance.id in incoming.held]
         progress.planned(incoming.instances, held, plan)
         progress.arrived(plan, sorted(set(range(len(plan))) - set(missing)))
+        self._account(progress)
         await run_all(
             ((lambda n=n: self._fetch(plan, n, incoming, progress)) for n in missing),  # type: ignore[misc]
             self._parts.limits.threads,
         )
+
+    def _account(self, progress: Progress) -> None:
+        """Count what was under way when the life before ended: it travels again."""
+        progress.repeated_size += self._under_way
+        self._under_way = 0
+        if self._request.compression is Compression.NONE:
+            progress.at_least(progress.done_size + progress.repeated_size, 0)
 
     def _plan(self, incoming: IIncoming) -> Plan:
         wanted = [instance for instance in incoming.instances if instance.id not in incoming.held]
@@ -171,6 +181,7 @@ class Pull:
 
         async def get() -> None:
             sink = bucket_sink(parts.threads, incoming, bucket, self._request.compression)
+            self._sinks.add(sink)
             arrived = False
             try:
                 await self._peer.get_bucket(path, sink, self._session)
@@ -185,6 +196,7 @@ class Pull:
                     sink.abort()
                     progress.repeated_size += sink.taken
                 progress.network_size += sink.taken
+                self._sinks.discard(sink)
                 await sink.idle()
 
         async with parts.slots.slot(self._request.priority):
@@ -233,8 +245,8 @@ class Pull:
             await incoming.close()
 
     def state(self) -> Mapping[str, Any]:
-        """See :meth:`ITransfer.state`: the staging area knows all."""
-        return {}
+        """See :meth:`ITransfer.state`: what is under way; the staging area knows the rest."""
+        return {"in_flight": sum(sink.taken for sink in self._sinks)}
 
     def keeps(self, error: TransfersError) -> bool:
         """See :meth:`ITransfer.keeps`."""

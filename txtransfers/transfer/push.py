@@ -30,7 +30,7 @@ from .bodies import BucketBodies
 from .parts import ROUNDS, ITransfer, Memo, Parts, check_source, is_passing
 from .peers import Peer
 from .progress import Progress
-from .retries import is_worth_retrying
+from .retries import delay_before, is_worth_retrying
 from .slots import run_all
 from .transaction import Transaction
 
@@ -66,6 +66,8 @@ class Push:
         self._session.restore(memo.state.get("cookies", ()))
         self._instances: tuple[Instance, ...] = ()
         self._outcomes: list[Outcome | None] = []
+        self._last_error: TransfersError | None = None
+        """Why the last commit came to nothing although nothing is missing."""
 
     async def run(self, progress: Progress) -> None:
         """See :meth:`ITransfer.run`."""
@@ -77,13 +79,17 @@ class Push:
         transaction = self._transaction
         if transaction.path and await self._ask(progress, verify=True):
             return
-        for _ in range(ROUNDS):
+        for number in range(ROUNDS):
             if not transaction.path and not await self._open(progress):
                 return
+            self._last_error = None
             if await self._send_missing(progress) and await self._commit(progress):
                 return
+            if self._last_error is not None and number + 1 < ROUNDS:
+                progress.retries += 1
+                await deferLater(self._parts.reactor, delay_before(number + 1, self._last_error))
             await self._check_source()
-        raise PeerRefused(
+        raise self._last_error or PeerRefused(
             f'Peer "{self._peer.name}" still lacks something after {ROUNDS} rounds', _CONFLICT
         )
 
@@ -119,6 +125,7 @@ class Push:
     async def _ask(self, progress: Progress, verify: bool) -> bool:
         """Learn what has arrived; tells whether even the commit has ended well."""
         transaction = self._transaction
+        status: PushStatus | None = None
         if transaction.extended:
             try:
                 status = await self._parts.retrying(progress, lambda: self._decided(verify))
@@ -132,6 +139,8 @@ class Push:
         for number, size in transaction.in_flight.items():
             progress.repeated_size += 0 if number in transaction.done else size
         transaction.in_flight.clear()
+        if status is not None:
+            progress.at_least(status.received, status.broken_off)
         self._show(progress)
         done = len(transaction.done)
         self._memo.say(f"Goes on: {done} of {len(transaction.buckets)} buckets have arrived")
@@ -384,6 +393,8 @@ class Push:
         if not self._transaction.missing and status.error:
             self._not_committed(error or PeerRefused(status.error, _CONFLICT))
         self._memo.say(f"Not committed yet: {status.error or error}")
+        if not self._transaction.missing:
+            self._last_error = error
         return False
 
     async def _patiently_decided(self) -> PushStatus:
@@ -427,7 +438,9 @@ class Push:
 
     async def abandon(self) -> bool:
         """See :meth:`ITransfer.abandon`."""
-        if not self._transaction.path:
+        # A stock peer is not asked to delete what it did not open.
+        known = self._transaction.path or self._peer.knows_extension
+        if not known or not self._transaction.may_be_open:
             return False
         try:
             if not self._instances:  # it has not run in this life
@@ -454,7 +467,7 @@ class Push:
     async def _delete(self) -> bool:
         transaction = self._transaction
         try:
-            await self._peer.discard(transaction.path, self._session)
+            await self._peer.discard(transaction.may_be_open, self._session)
         except PeerRefused as error:
             if error.status != _NOT_FOUND or not transaction.asked_to_commit:
                 raise

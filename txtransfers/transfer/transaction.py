@@ -55,9 +55,14 @@ class Transaction:
     def begin(
         self, instances: Sequence[Instance], skipped: frozenset[int], bucket_size: int
     ) -> None:
-        """A new one, with a new key, that is not open yet. Takes long for many instances."""
+        """A new one, that is not open yet. Takes long for many instances.
+
+        Of an opening whose answer did not come, the key is used again: it may be open after all.
+        """
+        is_same = not self.path and (self.skipped, self._bucket_size) == (skipped, bucket_size)
+        key = self.key if is_same else ""
         self.forget()
-        self.key = str(uuid4())
+        self.key = key or str(uuid4())
         self.skipped = skipped
         self._bucket_size = bucket_size
         self.make_plan(instances)
@@ -81,6 +86,11 @@ class Transaction:
         self.skipped = self.held = frozenset()
         self.done.clear()
         self.in_flight.clear()
+
+    @property
+    def may_be_open(self) -> str:
+        """Where it is, or would be if its opening was served though its answer did not come."""
+        return self.path or (f"/transfers/push/{self.key}" if self.key else "")
 
     @property
     def missing(self) -> list[int]:

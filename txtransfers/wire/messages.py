@@ -142,6 +142,8 @@ class PushStatus:
         there; ``different`` of instances that were there with other content and were left,
         ``replaced`` of those that were replaced.
     :ivar error: why the last commit failed.
+    :ivar received: bytes of bodies that arrived, as they travelled, in this life of the receiver;
+        ``broken_off`` of these, in bodies that did not come to their end.
     """
 
     state: PushState
@@ -150,6 +152,8 @@ class PushStatus:
     different: frozenset[int] = frozenset()
     replaced: frozenset[int] = frozenset()
     error: str = ""
+    received: int = 0
+    broken_off: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The value as it travels."""
@@ -160,6 +164,8 @@ class PushStatus:
             "Different": to_ranges(self.different),
             "Replaced": to_ranges(self.replaced),
             "Error": self.error,
+            "Received": str(self.received),
+            "BrokenOff": str(self.broken_off),
         }
 
 
@@ -246,6 +252,8 @@ class _Status(msgspec.Struct):
     Different: list[list[int]] = []
     Replaced: list[list[int]] = []
     Error: str = ""
+    Received: str = "0"
+    BrokenOff: str = "0"
 
 
 class FindRequest(msgspec.Struct):
@@ -390,6 +398,8 @@ def parse_push_status(body: bytes, instances: int, buckets: int) -> PushStatus:
         from_ranges(raw.Different, instances, "Different"),
         from_ranges(raw.Replaced, instances, "Replaced"),
         raw.Error[:_LONGEST_ERROR],
+        _size(raw.Received, "Received"),
+        _size(raw.BrokenOff, "BrokenOff"),
     )
 
 
