@@ -29,16 +29,9 @@ from txtransfers.transfer.incoming import PushTransactions
 from txtransfers.transfer.parts import Limits, Parts
 from txtransfers.transfer.slots import Slots
 from txtransfers.wire.codecs import encoder
-from txtransfers.wire.messages import (
-    Compression,
-    LookupAnswer,
-    PushOpened,
-    PushStatus,
-    Resource,
-    parse_push,
-    parse_push_status,
-)
+from txtransfers.wire.messages import Compression, LookupAnswer, Resource
 from txtransfers.wire.plan import Instance
+from txtransfers.wire.pushes import PushOpened, PushStatus, parse_push, parse_push_status
 
 Step = Exception | Awaitable[Any]
 

@@ -27,14 +27,9 @@ from txtransfers.transfer.incoming import (
     PushTransactions,
 )
 from txtransfers.transfer.slots import Slots
-from txtransfers.wire.messages import (
-    Compression,
-    PushExtension,
-    PushRequest,
-    PushState,
-    PushStatus,
-)
+from txtransfers.wire.messages import Compression
 from txtransfers.wire.plan import Chunk, Instance
+from txtransfers.wire.pushes import PushExtension, PushRequest, PushState, PushStatus
 
 ID = "-".join(["00000000"] * 5)
 

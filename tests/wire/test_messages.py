@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txtransfers.errors import BadMessage, OutOfRange, TransfersError
-from txtransfers.wire import messages
+from txtransfers.wire import messages, pushes
 from txtransfers.wire.messages import Compression, Level, LookupAnswer, Resource
 from txtransfers.wire.plan import MAX_INSTANCE_SIZE, Chunk, Instance
 
@@ -24,7 +24,7 @@ TRANSFER = {"Resources": [{"Level": "Study", "ID": "x"}], "Compression": "gzip",
 
 PARSERS = (
     messages.parse_transfer,
-    messages.parse_push,
+    pushes.parse_push,
     messages.parse_resources,
     messages.parse_lookup_answer,
     messages.parse_opened,
@@ -225,14 +225,14 @@ class PushTests(SynchronousTestCase):
         plan: tuple[tuple[Chunk, ...], ...],
         compression: Compression,
     ) -> None:
-        request = messages.parse_push(messages.push_json(wanted, plan, compression))
-        self.assertEqual(request, messages.PushRequest(wanted, plan, compression))
+        request = pushes.parse_push(pushes.push_json(wanted, plan, compression))
+        self.assertEqual(request, pushes.PushRequest(wanted, plan, compression))
 
     def test_refusals(self) -> None:
         instance = {"ID": "a", "MD5": "m", "Size": "5"}
         chunk = {"ID": "a", "Offset": "0", "Size": "5"}
         good = {"Instances": [instance], "Buckets": [[chunk]], "Compression": "none"}
-        messages.parse_push(encoded(good))
+        pushes.parse_push(encoded(good))
         for changes, error, word in (
             ({"Compression": "zip"}, OutOfRange, "zip"),
             ({"Compression": "None"}, OutOfRange, "None"),
@@ -247,21 +247,21 @@ class PushTests(SynchronousTestCase):
             ({"Instances": [instance | {"Size": "x" * 1000}]}, BadMessage, "instance a"),
             ({"Instances": [instance | {"MD5": None}]}, BadMessage, "MD5"),
         ):
-            text = str(self.assertRaises(error, messages.parse_push, encoded(good, **changes)))
+            text = str(self.assertRaises(error, pushes.parse_push, encoded(good, **changes)))
             self.assertIn(word, text)
             self.assertLess(len(text), 300)
         for member in good:
             body = encoded({name: value for name, value in good.items() if name != member})
-            self.assertIn(member, str(self.assertRaises(BadMessage, messages.parse_push, body)))
+            self.assertIn(member, str(self.assertRaises(BadMessage, pushes.parse_push, body)))
 
     def test_as_many_chunks_as_are_allowed(self) -> None:
         def push(count: int) -> bytes:
             chunks = b",".join([b'{"ID":"a","Offset":"0","Size":"0"}'] * count)
             return b'{"Instances":[],"Buckets":[[],[' + chunks + b']],"Compression":"none"}'
 
-        most = messages.MAX_CHUNKS_PER_BUCKET
-        self.assertEqual(len(messages.parse_push(push(most)).buckets[1]), most)
-        error = self.assertRaises(BadMessage, messages.parse_push, push(most + 1))
+        most = pushes.MAX_CHUNKS_PER_BUCKET
+        self.assertEqual(len(pushes.parse_push(push(most)).buckets[1]), most)
+        error = self.assertRaises(BadMessage, pushes.parse_push, push(most + 1))
         self.assertIn("Bucket 1", str(error))
 
     def test_decimals(self) -> None:
@@ -273,8 +273,8 @@ class PushTests(SynchronousTestCase):
     def test_round_trip(self) -> None:
         wanted = (Instance("a", 10, "m"), Instance("b", 2**40, "n"))
         plan = ((Chunk("a", 0, 10),), (Chunk("b", 0, 2**39), Chunk("b", 2**39, 2**39)))
-        body = messages.push_json(wanted, plan, Compression.NONE)
-        request = messages.parse_push(body)
+        body = pushes.push_json(wanted, plan, Compression.NONE)
+        request = pushes.parse_push(body)
         self.assertEqual((request.instances, request.buckets), (wanted, plan))
         self.assertNotIn(b'"Size":10', body)
 
@@ -284,11 +284,11 @@ class PushTests(SynchronousTestCase):
             return encoded({"Instances": [instance], "Buckets": [], "Compression": "none"})
 
         for size in ("05", "+5"):
-            self.assertEqual(messages.parse_push(push(size)).instances[0].size, 5)
+            self.assertEqual(pushes.parse_push(push(size)).instances[0].size, 5)
         for size in ("-1", "", " 5", "5.0", "abc", "5\n", str(2**63), str(2**64), "٣", 5, None):
-            self.assertRaises(BadMessage, messages.parse_push, push(size))
+            self.assertRaises(BadMessage, pushes.parse_push, push(size))
 
     def test_a_bucket_of_a_million_chunks(self) -> None:
         chunks = b",".join([b'{"ID":"a","Offset":"0","Size":"0"}'] * 10**6)
         body = b'{"Instances":[],"Buckets":[[' + chunks + b']],"Compression":"none"}'
-        self.assertIn("chunks", str(self.assertRaises(BadMessage, messages.parse_push, body)))
+        self.assertIn("chunks", str(self.assertRaises(BadMessage, pushes.parse_push, body)))

@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests import recorded
 from txtransfers.errors import BadMessage
-from txtransfers.wire.messages import Compression, parse_push, push_json
+from txtransfers.wire.messages import Compression
 from txtransfers.wire.plan import (
     MAX_URL_LENGTH,
     Chunk,
@@ -16,6 +16,7 @@ from txtransfers.wire.plan import (
     chunks_path,
     plan_buckets,
 )
+from txtransfers.wire.pushes import parse_push, push_json
 
 
 def identifier(number: int) -> str:

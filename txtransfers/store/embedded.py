@@ -26,6 +26,7 @@ from ..wire.messages import Level, Resource
 from ..wire.plan import Chunk, Instance
 from . import index
 from .batches import purge
+from .committed import CommittedIncoming
 from .interfaces import (
     CommitReport,
     IIncoming,
@@ -35,7 +36,7 @@ from .interfaces import (
     Staged,
 )
 from .reader import EmbeddedReader
-from .reception import CommittedIncoming, EmbeddedIncoming
+from .reception import EmbeddedIncoming
 from .showing import Showing
 from .space import Space
 from .staging import disk_error, sync_file

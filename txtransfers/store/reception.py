@@ -5,16 +5,14 @@ found again counts only once it was read and is right. In memory an instance tha
 byte: its row waits in the log for the commit.
 """
 
-import hashlib
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
-import attrs
 from isal import isal_zlib
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -24,7 +22,8 @@ from ..wire.plan import Chunk, Instance, Plan
 from . import index
 from .dicom import read_header
 from .interfaces import CommitReport, IIncoming, Piece
-from .staging import StagedFile, disk_error, sync_file
+from .recovery import claims_by_instance, md5_of, right_ranges
+from .staging import StagedFile, sync_file
 from .staging_log import Claim, Contents, Head, StagingLog, file_name
 from .steps import Step
 
@@ -37,16 +36,6 @@ _MOST_NAMED = 10
 _BLOCK = 2**20
 
 log = Logger()
-
-
-@attrs.define
-class _Found:
-    """What the log claims of an instance; looked at by one thread, once."""
-
-    claims: list[Claim]
-    has_row: bool
-    lock: threading.Lock = attrs.Factory(threading.Lock)
-    checked: bool = False
 
 
 @implementer(IIncoming)
@@ -74,7 +63,7 @@ class EmbeddedIncoming:
         self._unsynced: deque[int] = deque()
         self._unsyncable: dict[int, errors.TransfersError] = {}
         self._syncing = 0
-        self._found = _by_instance(contents)
+        self._found = claims_by_instance(contents)
         self._recovery: Deferred[None] | None = None
         self.report: CommitReport | None = None
         self._discarded = False
@@ -191,7 +180,7 @@ class EmbeddedIncoming:
         with found.lock:
             if found.checked:
                 return
-            if found.has_row and _md5(self._path(position)) == self.instances[position].md5:
+            if found.has_row and md5_of(self._path(position)) == self.instances[position].md5:
                 with self._lock:
                     self._verified[position] = 1
             else:
@@ -201,7 +190,7 @@ class EmbeddedIncoming:
         self._store.step(Step.RECOVERED)
 
     def _recover_file(self, position: int, claims: Sequence[Claim]) -> None:
-        ranges = _right_ranges(self._path(position), claims)
+        ranges = right_ranges(self._path(position), claims)
         if not ranges:
             return
         file = self._new_file(position)
@@ -331,77 +320,6 @@ class EmbeddedIncoming:
     def _release(self) -> None:
         self._log.close()
         self._store.closed(self.name)
-
-
-@implementer(IIncoming)
-class CommittedIncoming:
-    """What a commit has left: its report. See :class:`IIncoming`."""
-
-    instances: tuple[Instance, ...] = ()
-    note = b""
-    held: frozenset[str] = frozenset()
-
-    def __init__(self, name: str, report: CommitReport) -> None:
-        self.name = name
-        self.report = report
-
-    def write(self, pieces: Sequence[Piece]) -> "Deferred[None]":
-        """See :meth:`IIncoming.write`: it comes too late, and is not needed."""
-        return succeed(None)
-
-    def missing(self, plan: Plan) -> "Deferred[tuple[int, ...]]":
-        """See :meth:`IIncoming.missing`: nothing."""
-        return succeed(())
-
-    def commit(self) -> "Deferred[CommitReport]":
-        """See :meth:`IIncoming.commit`: it has been."""
-        return succeed(self.report)
-
-    def discard(self) -> "Deferred[bool]":
-        """See :meth:`IIncoming.discard`: what is committed stays."""
-        return succeed(True)
-
-    def close(self) -> "Deferred[None]":
-        """See :meth:`IIncoming.close`."""
-        return succeed(None)
-
-
-def _by_instance(contents: Contents) -> dict[int, _Found]:
-    found: dict[int, _Found] = {n: _Found([], has_row=True) for n in contents.rows}
-    for claim in contents.claims:
-        found.setdefault(claim.position, _Found([], has_row=False)).claims.append(claim)
-    return found
-
-
-def _md5(path: str) -> str | None:
-    """Of a file; None if it is not there."""
-    digest = hashlib.md5(usedforsecurity=False)
-    try:
-        with open(path, "rb", buffering=0) as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise disk_error(error, path) from error
-    return digest.hexdigest()
-
-
-def _right_ranges(path: str, claims: Iterable[Claim]) -> list[tuple[int, int]]:
-    """The ranges of a file that are still what was written there."""
-    last = {(claim.offset, claim.size): claim.crc for claim in claims}
-    ranges = []
-    try:
-        with open(path, "rb", buffering=0) as file:
-            for (offset, size), crc in last.items():
-                block = os.pread(file.fileno(), size, offset)
-                if len(block) == size and isal_zlib.crc32(block) == crc:
-                    ranges.append((offset, offset + size))
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise disk_error(error, path) from error
-    return ranges
 
 
 def _record(

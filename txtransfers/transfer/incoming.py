@@ -8,28 +8,26 @@ is parked: it is on the disk, and goes on with its next request, also after a re
 """
 
 from collections.abc import Awaitable, Callable
-from enum import Enum
 from uuid import uuid4
 
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from ..errors import (
     BadMessage,
     BadState,
-    OutOfRange,
     StorageFull,
     TooBusy,
     TransfersError,
     UnknownResource,
 )
-from ..store.interfaces import CommitReport, IIncoming, IInstanceStore, Outcome
+from ..store.interfaces import CommitReport, IIncoming, IInstanceStore
 from ..threads import IThreads
 from ..wire.identifiers import is_identifier
-from ..wire.messages import (
+from ..wire.plan import check_plan
+from ..wire.pushes import (
     PushRequest,
     PushState,
     PushStatus,
@@ -37,9 +35,9 @@ from ..wire.messages import (
     parse_push,
     push_json,
 )
-from ..wire.plan import Plan, check_plan, without
+from .received_push import PushTransaction, committed_status
 from .slots import Slots
-from .streams import Sink, bucket_sink
+from .streams import Sink
 
 IDLE_BEFORE_PARKING_S = 60.0
 
@@ -49,12 +47,6 @@ _PREFIX = "push."
 _STOPPED_RETRY_S = 10
 
 log = Logger()
-
-
-class _State(Enum):
-    RECEIVING = "receiving"
-    COMMITTING = "committing"
-    ENDED = "ended"
 
 
 @attrs.define
@@ -78,181 +70,6 @@ class Traffic:
 
     received: int = 0
     broken_off: int = 0
-
-
-class PushTransaction:
-    """One push that we receive."""
-
-    def __init__(
-        self,
-        clock: IReactorTime,
-        threads: IThreads,
-        incoming: IIncoming,
-        request: PushRequest,
-        on_committed: Callable[["PushTransaction", float], None],
-    ) -> None:
-        """:param request: what was opened; ``incoming`` has its instances.
-
-        :param on_committed: called when all is shown, with the seconds that it took.
-        """
-        self._clock = clock
-        self._threads = threads
-        self._incoming = incoming
-        self._request = attrs.evolve(request, instances=())
-        self._on_committed = on_committed
-        self._buckets: Plan = without(request.buckets, incoming.held)
-        self._state = _State.RECEIVING
-        self._receiving: set[Sink] = set()
-        self._waiting: list[Deferred[CommitReport]] = []
-        self._error = ""
-        self.last_used = clock.seconds()
-
-    @property
-    def idle_for(self) -> float:
-        """Seconds since the last request; 0 while one is under way."""
-        if self._receiving or self._state is _State.COMMITTING:
-            return 0.0
-        return self._clock.seconds() - self.last_used
-
-    @property
-    def already_stored(self) -> frozenset[int]:
-        """Positions of the instances that need not come."""
-        held = self._incoming.held
-        return frozenset(n for n, i in enumerate(self._incoming.instances) if i.id in held)
-
-    def is_of(self, request: PushRequest, note: bytes) -> bool:
-        """Whether it was opened by the same request."""
-        incoming = self._incoming
-        return bool(incoming.instances == request.instances and incoming.note == note)
-
-    @property
-    def can_be_parked(self) -> bool:
-        """Whether nothing is under way."""
-        return self._state is _State.RECEIVING and not self._receiving
-
-    def receive(self, number: int) -> Sink:
-        """A sink for the body of bucket ``number``; :meth:`received` must follow.
-
-        :raises OutOfRange: there is no such bucket.
-        :raises BadState: it is being committed. :raises UnknownResource: it is being discarded.
-        """
-        self._refuse_if_ended()
-        if self._state is _State.COMMITTING:
-            raise BadState("The transaction is being committed: it takes no more buckets")
-        if number >= len(self._buckets):
-            raise OutOfRange(
-                f"There is no bucket {number}: the transaction has {len(self._buckets)}"
-            )
-        sink = bucket_sink(
-            self._threads, self._incoming, self._buckets[number], self._request.compression
-        )
-        self._receiving.add(sink)
-        return sink
-
-    def received(self, sink: Sink) -> bool:
-        """The body has ended, well or not, and nothing of it is being written any more.
-
-        Tells whether that was not known before.
-        """
-        is_news = sink in self._receiving
-        self._receiving.discard(sink)
-        self.last_used = self._clock.seconds()
-        return is_news
-
-    @property
-    def phase(self) -> PushState:
-        """What it is busy with, where :meth:`status` takes long."""
-        committing = self._state is _State.COMMITTING
-        return PushState.COMMITTING if committing else PushState.VERIFYING
-
-    async def status(self) -> PushStatus:
-        """Where it stands, once that is decided.
-
-        A commit that is under way has ended then, and all that was staged has been read.
-        """
-        while self._state is _State.COMMITTING:
-            try:
-                return committed_status(await self._wait())
-            except TransfersError:
-                continue
-        self._refuse_if_ended()
-        missing = await self._incoming.missing(self._buckets)
-        return PushStatus(
-            PushState.RECEIVING, frozenset(missing), self.already_stored, error=self._error
-        )
-
-    async def commit(self) -> CommitReport:
-        """Verify all, show all. A second call while the first runs waits for the same end.
-
-        It goes on when the caller is cancelled: the sender may ask later how it ended.
-
-        :raises CorruptedInstances, BadDicom: nothing is shown; it can be tried again.
-        :raises UnknownResource: it is being discarded.
-        """
-        self._refuse_if_ended()
-        waiter = self._wait()
-        if self._state is _State.RECEIVING:
-            self._state = _State.COMMITTING
-            Deferred.fromCoroutine(self._commit()).addBoth(
-                self._commit_ended, self._clock.seconds()
-            )
-        return await waiter
-
-    def _wait(self) -> "Deferred[CommitReport]":
-        waiter: Deferred[CommitReport] = Deferred()
-        self._waiting.append(waiter)
-        return waiter
-
-    async def _commit(self) -> CommitReport:
-        for sink in list(self._receiving):
-            await sink.idle()
-        return await self._incoming.commit()
-
-    def _commit_ended(self, result: CommitReport | Failure, started: float) -> None:
-        self.last_used = self._clock.seconds()
-        if isinstance(result, CommitReport):
-            self._state = _State.ENDED
-            self._on_committed(self, self.last_used - started)
-        elif self._state is _State.COMMITTING:
-            self._state = _State.RECEIVING
-            self._error = result.getErrorMessage()
-            self._buckets = without(self._request.buckets, self._incoming.held)
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            if not waiter.called:  # a cancelled one has been
-                waiter.callback(result)  # a Failure fails it
-
-    def _refuse_if_ended(self) -> None:
-        if self._state is _State.ENDED:
-            raise UnknownResource("The push transaction is being deleted")
-
-    async def discard(self) -> bool:
-        """Free the space, unless it turns out to be committed: tells whether it is.
-
-        A commit that is under way is undone, as long as it has shown nothing.
-        """
-        await self._stop_receiving()
-        return bool(await self._incoming.discard())
-
-    async def _stop_receiving(self) -> None:
-        self._state = _State.ENDED
-        for sink in list(self._receiving):
-            sink.abort()
-            await sink.idle()
-
-    async def park(self) -> None:
-        """Free the memory, and keep what is on the disk. Not while it is being committed."""
-        await self._stop_receiving()
-        await self._incoming.close()
-
-    async def settle(self) -> None:
-        """At the daemon's stop: let a commit end, then park."""
-        if self._state is _State.COMMITTING:
-            try:
-                await self.commit()
-            except TransfersError as error:
-                log.info("A commit failed while the daemon was stopping: {error}", error=error)
-        await self.park()
 
 
 class PushTransactions:
@@ -523,20 +340,6 @@ class PushTransactions:
 def is_push(name: str) -> bool:
     """Whether a staging area of that name belongs to a push that we receive."""
     return name.startswith(_PREFIX)
-
-
-def committed_status(report: CommitReport) -> PushStatus:
-    """What a sender is told of a commit that ended well."""
-
-    def positions(wanted: Outcome) -> frozenset[int]:
-        return frozenset(n for n, outcome in enumerate(report.outcomes) if outcome is wanted)
-
-    return PushStatus(
-        PushState.COMMITTED,
-        already_stored=positions(Outcome.ALREADY_STORED),
-        different=positions(Outcome.DIFFERENT),
-        replaced=positions(Outcome.REPLACED),
-    )
 
 
 def _check(request: PushRequest) -> None:

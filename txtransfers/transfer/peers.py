@@ -35,8 +35,9 @@ from ..errors import (
     TransfersError,
 )
 from ..threads import IThreads
-from ..wire import messages
-from ..wire.messages import LookupAnswer, PushOpened, PushStatus, Resource, TransferRequest
+from ..wire import messages, pushes
+from ..wire.messages import LookupAnswer, Resource, TransferRequest
+from ..wire.pushes import PushOpened, PushStatus
 from .client import PlainAgent, Stall, Stalled, WideEndpointFactory, deliver, innermost
 from .streams import Sink, collecting_sink
 
@@ -120,13 +121,13 @@ class Peer:
     async def open_push(self, opening: bytes, instances: int, session: "Session") -> PushOpened:
         """Open a push transaction of so many instances.
 
-        :param opening: see :func:`.messages.push_json`.
+        :param opening: see :func:`.pushes.push_json`.
         """
         answer = await self._call(session, "POST", "/transfers/push", constant(opening))
         opened: PushOpened = await self._threads.run(
             self._parse,
             answer,
-            lambda body: messages.parse_push_opened(body, instances),
+            lambda body: pushes.parse_push_opened(body, instances),
             "/transfers/push",
         )
         self._check_path(opened.path, "/transfers/push")
@@ -145,7 +146,7 @@ class Peer:
         status: PushStatus = await self._threads.run(
             self._parse,
             answer,
-            lambda body: messages.parse_push_status(body, instances, buckets),
+            lambda body: pushes.parse_push_status(body, instances, buckets),
             path,
         )
         return status

@@ -16,16 +16,9 @@ from zope.interface import implementer
 
 from ..errors import PeerRefused, SourceChanged, TransfersError, UnknownResource
 from ..store.interfaces import Outcome
-from ..wire.messages import (
-    PushExtension,
-    PushState,
-    PushStatus,
-    Resource,
-    TransferRequest,
-    new_transfer_id,
-    push_json,
-)
+from ..wire.messages import Resource, TransferRequest, new_transfer_id
 from ..wire.plan import Instance, bucket_size
+from ..wire.pushes import PushExtension, PushState, PushStatus, push_json
 from .bodies import BucketBodies
 from .parts import ROUNDS, ITransfer, Memo, Parts, check_source, is_passing
 from .peers import Peer

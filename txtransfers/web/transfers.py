@@ -17,7 +17,7 @@ from ..threads import IThreads
 from ..transfer.incoming import PushTransactions
 from ..transfer.peers import Peer
 from ..transfer.streams import BucketReader, ISlices, MemorySlices
-from ..wire import messages
+from ..wire import messages, pushes
 from ..wire.messages import Compression
 from ..wire.plan import Chunk
 from .resource import (
@@ -244,10 +244,10 @@ class Pushes(TransfersResource):
 
     async def post(self, request: StreamingRequest) -> Any:
         """Open a transaction."""
-        push = await self._threads.run(messages.parse_push, await read_body(request))
+        push = await self._threads.run(pushes.parse_push, await read_body(request))
         id_, already_stored = await self._transactions.open(push)
         known = already_stored if push.extension is not None else None
-        return messages.push_opened_json(id_, known)
+        return pushes.push_opened_json(id_, known)
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         """One transaction."""
@@ -271,12 +271,12 @@ class PushNode(TransfersResource):
         status.addBoth(lambda result: None if waiter.called else waiter.callback(result))
         timeout = self._clock.callLater(STATUS_WAIT_S, waiter.callback, None)
         try:
-            decided: messages.PushStatus | None = await waiter
+            decided: pushes.PushStatus | None = await waiter
         finally:
             if timeout.active():
                 timeout.cancel()
         if decided is None:
-            decided = messages.PushStatus(self._transactions.phase(self._id))
+            decided = pushes.PushStatus(self._transactions.phase(self._id))
         return {"ID": self._id, **decided.to_json()}
 
     async def delete(self, request: StreamingRequest) -> Any:

@@ -1,0 +1,63 @@
+"""What a log claims of staged files, compared with what is on the disk. Blocking."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterable
+
+import attrs
+from isal import isal_zlib
+
+from .staging import disk_error
+from .staging_log import Claim, Contents
+
+_BLOCK = 2**20
+
+
+@attrs.define
+class Found:
+    """What the log claims of an instance; looked at by one thread, once."""
+
+    claims: list[Claim]
+    has_row: bool
+    lock: threading.Lock = attrs.Factory(threading.Lock)
+    checked: bool = False
+
+
+def claims_by_instance(contents: Contents) -> dict[int, Found]:
+    """What the log claims, by the positions of the instances."""
+    found: dict[int, Found] = {n: Found([], has_row=True) for n in contents.rows}
+    for claim in contents.claims:
+        found.setdefault(claim.position, Found([], has_row=False)).claims.append(claim)
+    return found
+
+
+def md5_of(path: str) -> str | None:
+    """Of a file; None if it is not there."""
+    digest = hashlib.md5(usedforsecurity=False)
+    try:
+        with open(path, "rb", buffering=0) as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise disk_error(error, path) from error
+    return digest.hexdigest()
+
+
+def right_ranges(path: str, claims: Iterable[Claim]) -> list[tuple[int, int]]:
+    """The ranges of a file that are still what was written there."""
+    last = {(claim.offset, claim.size): claim.crc for claim in claims}
+    ranges = []
+    try:
+        with open(path, "rb", buffering=0) as file:
+            for (offset, size), crc in last.items():
+                block = os.pread(file.fileno(), size, offset)
+                if len(block) == size and isal_zlib.crc32(block) == crc:
+                    ranges.append((offset, offset + size))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise disk_error(error, path) from error
+    return ranges

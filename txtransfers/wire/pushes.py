@@ -1,0 +1,250 @@
+"""The messages of a push: opening it, its answer, and where it stands (protocol, section 2).
+
+What is ours alone among them is in ``docs/protocol.md``, "What we add to a push".
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import Any
+
+import attrs
+import msgspec
+
+from ..errors import BadMessage
+from .messages import (
+    Compression,
+    InstanceMessage,
+    OpenedMessage,
+    decode,
+    instance_json,
+    parse_compression,
+    read_instances,
+    read_size,
+)
+from .plan import Chunk, Instance, Plan
+from .ranges import from_ranges, to_ranges
+
+MAX_CHUNKS_PER_BUCKET = 100_000
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.ASCII)
+_LONGEST_ERROR = 1000
+
+
+@attrs.frozen
+class PushExtension:
+    """What is added to a push between daemons that know it (``docs/protocol.md``).
+
+    :ivar key: a uuid that the sender chose: the same opening, repeated, finds its transaction.
+    :ivar delta: whether instances that the receiver holds need not be sent.
+    """
+
+    key: str
+    delta: bool
+
+
+@attrs.frozen
+class PushRequest:
+    """The body of ``POST /transfers/push``; its plan is not checked against its instances yet."""
+
+    instances: tuple[Instance, ...]
+    buckets: Plan
+    compression: Compression
+    extension: PushExtension | None = None
+
+
+@attrs.frozen
+class PushOpened:
+    """The answer to it.
+
+    :ivar already_stored: positions of the instances that need not be sent; None where the receiver
+        does not know the extension.
+    """
+
+    id: str
+    path: str
+    already_stored: frozenset[int] | None
+
+
+class PushState(Enum):
+    """Where a push that is received stands; the value is how it is written."""
+
+    RECEIVING = "Receiving"
+    VERIFYING = "Verifying"
+    COMMITTING = "Committing"
+    COMMITTED = "Committed"
+
+
+@attrs.frozen
+class PushStatus:
+    """The answer to ``GET /transfers/push/T`` (an extension).
+
+    :ivar missing: numbers of buckets that must still come.
+    :ivar already_stored: positions of instances that need not be sent; after the commit, that were
+        there; ``different`` of instances that were there with other content and were left,
+        ``replaced`` of those that were replaced.
+    :ivar error: why the last commit failed.
+    :ivar received: bytes of bodies that arrived, as they travelled, in this life of the receiver;
+        ``broken_off`` of these, in bodies that did not come to their end.
+    """
+
+    state: PushState
+    missing: frozenset[int] = frozenset()
+    already_stored: frozenset[int] = frozenset()
+    different: frozenset[int] = frozenset()
+    replaced: frozenset[int] = frozenset()
+    error: str = ""
+    received: int = 0
+    broken_off: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The value as it travels."""
+        return {
+            "State": self.state.value,
+            "Missing": to_ranges(self.missing),
+            "AlreadyStored": to_ranges(self.already_stored),
+            "Different": to_ranges(self.different),
+            "Replaced": to_ranges(self.replaced),
+            "Error": self.error,
+            "Received": str(self.received),
+            "BrokenOff": str(self.broken_off),
+        }
+
+
+class _Chunk(msgspec.Struct):
+    ID: str
+    Offset: str
+    Size: str
+
+
+class _Extension(msgspec.Struct):
+    Key: str
+    Delta: bool = False
+
+
+class _Push(msgspec.Struct):
+    Instances: list[InstanceMessage]
+    Buckets: list[list[_Chunk]]
+    Compression: str
+    TxTransfers: _Extension | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Known(msgspec.Struct):
+    AlreadyStored: list[list[int]]
+
+
+class _PushOpened(OpenedMessage):
+    TxTransfers: _Known | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Status(msgspec.Struct):
+    State: str
+    Missing: list[list[int]] = []
+    AlreadyStored: list[list[int]] = []
+    Different: list[list[int]] = []
+    Replaced: list[list[int]] = []
+    Error: str = ""
+    Received: str = "0"
+    BrokenOff: str = "0"
+
+
+def parse_push(body: bytes) -> PushRequest:
+    """The body of ``POST /transfers/push``."""
+    raw = decode(body, _Push)
+    compression = parse_compression(raw.Compression)
+    for number, bucket in enumerate(raw.Buckets):
+        if len(bucket) > MAX_CHUNKS_PER_BUCKET:
+            raise BadMessage(
+                f"Bucket {number} has {len(bucket)} chunks, more than {MAX_CHUNKS_PER_BUCKET}"
+            )
+    instances = read_instances(raw.Instances)
+    names = {instance.id: instance.id for instance in instances}  # one text, not one a chunk
+    return PushRequest(
+        instances,
+        tuple(tuple(_chunk(chunk, names) for chunk in bucket) for bucket in raw.Buckets),
+        compression,
+        _extension(raw.TxTransfers),
+    )
+
+
+def _extension(raw: _Extension | msgspec.UnsetType) -> PushExtension | None:
+    if isinstance(raw, msgspec.UnsetType):
+        return None
+    if not is_transaction_id(raw.Key):
+        raise BadMessage(f"TxTransfers.Key is {raw.Key[:40]!r}, not a uuid in lower case")
+    return PushExtension(raw.Key, raw.Delta)
+
+
+def is_transaction_id(text: str) -> bool:
+    """Whether a text can be the identifier of a push transaction of ours: a uuid."""
+    return _UUID.match(text) is not None
+
+
+def parse_push_opened(body: bytes, instances: int) -> PushOpened:
+    """A peer's answer to opening a push of so many instances."""
+    raw = decode(body, _PushOpened)
+    known = raw.TxTransfers
+    already = (
+        None
+        if isinstance(known, msgspec.UnsetType)
+        else from_ranges(known.AlreadyStored, instances, "AlreadyStored")
+    )
+    return PushOpened(raw.ID, raw.Path, already)
+
+
+def push_opened_json(id_: str, already_stored: Iterable[int] | None) -> dict[str, Any]:
+    """Our answer to opening a push; None to a sender that does not know the extension."""
+    answer: dict[str, Any] = {"ID": id_, "Path": f"/transfers/push/{id_}"}
+    if already_stored is not None:
+        answer["TxTransfers"] = {"AlreadyStored": to_ranges(already_stored)}
+    return answer
+
+
+def parse_push_status(body: bytes, instances: int, buckets: int) -> PushStatus:
+    """A peer's answer to ``GET /transfers/push/T``, of a push of so many instances, buckets."""
+    raw = decode(body, _Status)
+    try:
+        state = PushState(raw.State)
+    except ValueError:
+        raise BadMessage(f"State is {raw.State[:40]!r}") from None
+    return PushStatus(
+        state,
+        from_ranges(raw.Missing, buckets, "Missing"),
+        from_ranges(raw.AlreadyStored, instances, "AlreadyStored"),
+        from_ranges(raw.Different, instances, "Different"),
+        from_ranges(raw.Replaced, instances, "Replaced"),
+        raw.Error[:_LONGEST_ERROR],
+        read_size(raw.Received, "Received"),
+        read_size(raw.BrokenOff, "BrokenOff"),
+    )
+
+
+def push_json(
+    instances: Iterable[Instance],
+    plan: Plan,
+    compression: Compression,
+    extension: PushExtension | None = None,
+) -> bytes:
+    """The body that opens a push transaction."""
+    added = {}
+    if extension is not None:
+        added["TxTransfers"] = {"Key": extension.key, "Delta": extension.delta}
+    return msgspec.json.encode(
+        added
+        | {
+            "Buckets": [
+                [{"ID": c.id, "Offset": str(c.offset), "Size": str(c.size)} for c in bucket]
+                for bucket in plan
+            ],
+            "Compression": compression.value,
+            "Instances": [instance_json(i) for i in instances],
+        }
+    )
+
+
+def _chunk(raw: _Chunk, names: Mapping[str, str]) -> Chunk:
+    return Chunk(
+        names.get(raw.ID, raw.ID),
+        read_size(raw.Offset, f"Offset of a chunk of {raw.ID}"),
+        read_size(raw.Size, f"Size of a chunk of {raw.ID}"),
+    )
