@@ -330,6 +330,30 @@ class PullTests(SynchronousTestCase):
         self.failure(pull, PeerUnreachable)
         self.successResultOf(Deferred.fromCoroutine(pull.abandon()))
 
+    def test_cancelled_while_its_staging_area_is_opened(self) -> None:
+        self.store.slow = {"receive"}
+        pull = self.pull()
+        running = self.begin(pull)
+        running.cancel()
+        self.assertNoResult(running)
+        self.store.go_on()
+        self.failureResultOf(running, CancelledError)
+        self.successResultOf(Deferred.fromCoroutine(pull.close()))
+        self.assertEqual(len(self.successResultOf(self.store.staged())), 1, "closed, and kept")
+        self.successResultOf(self.begin(self.pull()))
+        self.assert_arrived()
+
+    def test_a_power_cut_took_the_list_but_not_what_is_staged(self) -> None:
+        self.interrupted()
+        self.memo.kept = None
+        self.successResultOf(self.begin(self.pull()))
+        self.assertEqual(self.peer.asked, ["POST lookup", *self.buckets])
+        self.assert_arrived()
+        self.memo.kept = None
+        again = self.pull()
+        self.successResultOf(self.begin(again))
+        self.assertEqual(set(again.outcomes()), {Outcome.STORED})
+
     def test_its_commit_is_not_interrupted(self) -> None:
         self.store.slow = {"commit"}
         done = self.begin(self.pull())

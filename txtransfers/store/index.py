@@ -309,7 +309,7 @@ def add_changes(db: sqlite3.Connection, changes: Iterable[tuple[str, int, str, s
 
 def add_report(db: sqlite3.Connection, name: str, time: float, report: str) -> None:
     """A commit has ended well: remember that it did (:meth:`CommitReport.to_text`)."""
-    db.execute("INSERT INTO committed VALUES (?, ?, ?)", (name, time, report))
+    db.execute("INSERT OR REPLACE INTO committed VALUES (?, ?, ?)", (name, time, report))
 
 
 def forget_reports(db: sqlite3.Connection, before: float) -> None:

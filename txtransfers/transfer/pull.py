@@ -7,6 +7,7 @@ pause, a failure or a restart. What is here already with the same MD5 is not fet
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -26,7 +27,7 @@ from ..wire.plan import Instance, Plan, bucket_size, chunks_path, plan_buckets
 from .parts import ROUNDS, ITransfer, Memo, Parts, check_source, is_passing
 from .peers import Peer
 from .progress import Progress
-from .shield import uninterrupted
+from .shield import to_its_end, uninterrupted
 from .slots import run_all
 from .streams import Sink, bucket_sink
 
@@ -78,23 +79,32 @@ class Pull:
         """The staging area, new or found again; it is ``self._incoming`` too."""
         known = await self._memo.instances()
         name = staging_name(self._memo.id)
-        self._incoming = await self._parts.store.reopen(name) if known is not None else None
+        await self._take(self._parts.store.reopen(name))
         if self._incoming is not None and self._incoming.report is None:
-            assert known is not None
-            await self._check_unchanged(known, progress)
+            if known is not None:
+                await self._check_unchanged(known, progress)
+            else:  # a power cut has taken what was known
+                await self.abandon()
         if self._incoming is None:
             instances = (await self._lookup(progress, known is None)).instances
             await self._memo.keep_instances(instances)
             delta = self._request.delta
             if delta is None:
                 delta = self._parts.limits.delta
-            self._incoming = await self._parts.store.receive(
-                instances, name, b"", delta is None or delta
+            await self._take(
+                self._parts.store.receive(instances, name, b"", delta is None or delta)
             )
         elif self._incoming.report is None:
             self._memo.say("Goes on with what has arrived before")
         self._memo.anew = False
+        assert self._incoming is not None
         return self._incoming
+
+    async def _take(self, opening: "Deferred[Any]") -> None:
+        """The staging area is ours to close, also when we are cancelled while it is opened."""
+        self._incoming, cancelled = await to_its_end(opening)
+        if cancelled:
+            raise CancelledError
 
     async def _check_unchanged(self, known: Sequence[Instance], progress: Progress) -> None:
         """Compare the peer with what it said at first; of a resubmitted job, start anew."""

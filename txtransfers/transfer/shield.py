@@ -13,6 +13,12 @@ async def uninterrupted(work: "Deferred[T]") -> T:
 
     Raises its error; :class:`CancelledError` instead if it was cancelled meanwhile.
     """
+    result, _cancelled = await to_its_end(work)
+    return result
+
+
+async def to_its_end(work: "Deferred[T]") -> tuple[T, bool]:
+    """As :func:`uninterrupted`; tells too whether it was cancelled meanwhile."""
     results: list[Any] = []
     waiting: list[Deferred[None]] = []
 
@@ -36,4 +42,4 @@ async def uninterrupted(work: "Deferred[T]") -> T:
         if cancelled:
             raise CancelledError
         result.raiseException()
-    return result  # type: ignore[no-any-return]
+    return result, cancelled
