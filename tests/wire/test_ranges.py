@@ -23,6 +23,15 @@ class RangeTests(SynchronousTestCase):
         self.assertTrue(all(b[0] > a[1] + 1 for a, b in pairwise(ranges)))
 
     def test_what_is_no_range(self) -> None:
-        for bad in ([[1]], [[1, 2, 3]], [[-1, 2]], [[3, 2]], [[0, 10]], [[0, 10**18]], [[]]):
+        for bad in (
+            [[1]],
+            [[1, 2, 3]],
+            [[-1, 2]],
+            [[3, 2]],
+            [[0, 10]],
+            [[0, 10**18]],
+            [[]],
+            [[0, 5], [5, 6]],
+        ):
             error = self.assertRaises(BadMessage, from_ranges, bad, 10, "Missing")
             self.assertIn("Missing", str(error))

@@ -362,7 +362,7 @@ class JobRunner:
             details=f": {job.error_details or job.error_description}" if job.error_code else "",
         )
         await self._journal.save(job)
-        await self._trim()
+        await self._trim(job)
 
     async def _succeeded(self, job: Job) -> None:
         transfer = self._transfers.pop(job.id, None)
@@ -491,10 +491,16 @@ class JobRunner:
         except (TransfersError, sqlite3.Error) as error:  # the job ends as it ends
             log.warn("Job {id} leaves no receipt: {error}", id=job.id, error=error)
 
-    async def _trim(self) -> None:
-        """Forget the oldest ended jobs beyond the history's size."""
+    async def _trim(self, settled: Job | None = None) -> None:
+        """Forget the oldest ended jobs beyond the history's size, but none that is being settled.
+
+        :param settled: one that has been, though it still counts as running.
+        """
+        busy = {*self._running, *self._ending}
+        if settled is not None:
+            busy.discard(settled.id)
         ended = sorted(
-            (job for job in self._jobs.values() if job.state in ENDED),
+            (job for job in self._jobs.values() if job.state in ENDED and job.id not in busy),
             key=lambda job: job.completed or 0.0,
         )
         surplus = ended[: max(0, len(ended) - self._limits.history_size)]
@@ -507,6 +513,9 @@ class JobRunner:
             await self._journal.forget([job.id for job in surplus])
 
     def _unexpected(self, failure: Failure, job: Job) -> None:
+        if failure.check(TransfersError):  # a full disk, for instance; the next life asks again
+            log.error("Job {id}: its end cannot be saved: {error}", id=job.id, error=failure.value)
+            return
         log.failure("Job {id} could not be settled", failure, id=job.id)
 
 

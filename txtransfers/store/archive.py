@@ -17,7 +17,7 @@ from zope.interface import implementer
 from .. import errors
 from ..wire.messages import Level
 from .embedded import EmbeddedStore
-from .index import DESCENDANTS, LEVEL_NUMBER, LEVELS, find_files, resource_row
+from .index import DESCENDANTS, LEVEL_NUMBER, LEVELS, find_files, resource_row, total_size
 from .interfaces import (
     ArchiveStatistics,
     Change,
@@ -148,9 +148,7 @@ def _descendants(db: sqlite3.Connection, level: Level, id_: str, wanted: Level) 
 def _statistics(db: sqlite3.Connection, level: Level | None, id_: str) -> ArchiveStatistics:
     if level is None:
         counts = dict(db.execute("SELECT level, count(*) FROM resource GROUP BY level"))
-        size = db.execute(
-            "SELECT coalesce(sum(f.size), 0) FROM file f JOIN resource r ON r.id = f.resource"
-        ).fetchone()[0]
+        size = total_size(db)
     else:
         row = resource_row(db, level, id_)
         counts = dict(

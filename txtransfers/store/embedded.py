@@ -6,15 +6,18 @@ rename and nothing to undo: after a crash, files in folders that are still open,
 and that no log of a staging area speaks for are removed (:meth:`EmbeddedStore.start`).
 """
 
+import contextlib
 import os
 import re
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -79,6 +82,7 @@ class EmbeddedStore:
         self.space = Space(folder, maximum_size, lambda: self.database.read(index.total_size))
         self._showing = Showing(self.database, step)
         self._open: set[str] = set()
+        self._using = threading.Lock()
 
     # Start and stop: blocking, before and after the reactor's life.
 
@@ -122,7 +126,9 @@ class EmbeddedStore:
     def _staged_folders(self) -> set[str]:
         """The folders that a log speaks for; logs that nobody can go on with are removed."""
         folders = set()
-        for name in os.listdir(self._log_path("")):
+        with os.scandir(self._log_path("")) as entries:
+            names = [entry.name for entry in entries if entry.is_file()]
+        for name in names:
             head = None if name.endswith(UNFINISHED) else read_head(self._log_path(name))
             if head is None or not self._is_open(name, head):
                 _unlink(self._log_path(name))
@@ -172,13 +178,16 @@ class EmbeddedStore:
         count = size = 0
         if os.path.isdir(self.path(path)):
             with os.scandir(self.path(path)) as entries:
-                doomed = [entry for entry in entries if entry.name not in known]
+                doomed = [e for e in entries if e.name not in known and not e.is_dir()]
             for entry in doomed:
-                count, size = count + 1, size + entry.stat(follow_symlinks=False).st_size
-                os.unlink(entry.path)
+                with contextlib.suppress(FileNotFoundError):  # it was garbage, too
+                    size += entry.stat(follow_symlinks=False).st_size
+                    os.unlink(entry.path)
+                    count += 1
                 self.step(Step.START_ORPHAN_REMOVED)
             if not known:
-                os.rmdir(self.path(path))
+                with contextlib.suppress(OSError):  # gone, or somebody put something there
+                    os.rmdir(self.path(path))
         self.database.write(lambda db: index.close_folder(db, number), durable=False)
         return count, size
 
@@ -236,26 +245,28 @@ class EmbeddedStore:
         return outcomes
 
     def show_staged(self, incoming: EmbeddedIncoming) -> CommitReport:
-        """Show the synced files of a staging area, all of them or none, and drop its log.
+        """Show the synced files of a staging area, all of them or none; :meth:`tidy_up` follows.
 
         :raises CorruptedInstances: an instance that is held is not there any more.
         """
-        number, path = incoming.folder
-        self.sync_folder(path)
+        self.sync_folder(incoming.folder[1])
         self.step(Step.ALL_SYNCED)
         report = self._showing.show(incoming, self.overwrite_instances)
         self.step(Step.SHOWN)
         self.space.gone(incoming.name)
         self.space.changed()
-        _unlink(self._log_path(incoming.name))
-        self.step(Step.LOG_DROPPED)
-        try:
-            self.sweep(number, path)
-        except (errors.TransfersError, OSError) as error:
-            log.warn("Files that are not needed are kept for now: {error}", error=error)
-        self.step(Step.SWEPT)
-        self.empty_garbage()
         return report
+
+    def tidy_up(self, incoming: EmbeddedIncoming) -> None:
+        """Remove what a commit needs no longer. Never fails: what is left goes at the start."""
+        try:
+            _unlink(self._log_path(incoming.name))
+            self.step(Step.LOG_DROPPED)
+            self.sweep(*incoming.folder)
+            self.step(Step.SWEPT)
+        except (errors.TransfersError, OSError, sqlite3.Error) as error:
+            log.warn("Files that are not needed are kept for now: {error}", error=error)
+        self.empty_garbage()
 
     def delete(self, level: Level, id_: str) -> tuple[Level, str] | None:
         """See :meth:`IArchive.delete`; waits for a large commit that is under way."""
@@ -373,24 +384,45 @@ class EmbeddedStore:
         return outcome
 
     def _reopen(self, name: str) -> EmbeddedIncoming | CommittedIncoming | None:
-        if name in self._open:
-            raise errors.BadState(f"{name} is in use already")
         report = self.database.read(lambda db: index.find_report(db, name))
         if report is not None:
             return CommittedIncoming(name, CommitReport.from_text(report))
         path = self._log_path(name)
-        opened = open_log(path) if _NAME.match(name) and os.path.exists(path) else None
-        if opened is None:
+        if not _NAME.match(name) or not os.path.exists(path):
             return None
-        staging_log, contents = opened
+        self._use(name)
         try:
-            self.space.promise(name, contents.head.size)
-        except errors.StorageFull:
-            staging_log.close()
+            opened = open_log(path)
+            if opened is None:
+                self._open.discard(name)
+                return None
+            staging_log, contents = opened
+            contents.head = self._still_held(contents)
+            try:
+                self.space.promise(name, contents.head.size)
+            except errors.StorageFull:
+                staging_log.close()
+                raise
+        except BaseException:
+            self._open.discard(name)
             raise
-        self._open.add(name)
         self.step(Step.REOPENED)
         return EmbeddedIncoming(self, name, staging_log, contents)
+
+    def _use(self, name: str) -> None:
+        """One at a time may have a staging area."""
+        with self._using:
+            if name in self._open:
+                raise errors.BadState(f"{name} is in use already")
+            self._open.add(name)
+
+    def _still_held(self, contents: Contents) -> Head:
+        """The head, without instances that were held and have been deleted or replaced since."""
+        head, instances = contents.head, contents.instances
+        there = self.database.read(lambda db: index.held(db, [instances[n] for n in head.held]))
+        held = tuple(head.held[n] for n in there)
+        lost = set(head.held).difference(held)
+        return attrs.evolve(head, held=held, size=head.size + sum(instances[n].size for n in lost))
 
     def staged(self) -> "Deferred[tuple[Staged, ...]]":
         """See :meth:`IInstanceStore.staged`."""
@@ -410,19 +442,24 @@ class EmbeddedStore:
                 found.append(Staged(name, head.size, last_written))
         return tuple(found)
 
-    def drop(self, name: str) -> "Deferred[None]":
+    def drop(self, name: str) -> "Deferred[CommitReport | None]":
         """See :meth:`IInstanceStore.drop`."""
         return self.threads.run(self._drop, name)
 
-    def _drop(self, name: str) -> None:
+    def _drop(self, name: str) -> CommitReport | None:
+        report = self.database.read(lambda db: index.find_report(db, name))
+        if report is not None:
+            return CommitReport.from_text(report)
         path = self._log_path(name)
-        if name in self._open or not os.path.exists(path):
-            return
-        head = read_head(path)
-        if head is None or not self._is_open(name, head):
-            _unlink(path)
-        else:
+        head = read_head(path) if _NAME.match(name) and os.path.exists(path) else None
+        if head is None:
+            raise errors.UnknownResource(f"Nothing is staged as {name[:100]}")
+        self._use(name)
+        try:
             self.remove_staged(name, head.folder, head.path)
+        finally:
+            self._open.discard(name)
+        return None
 
     def forget_reports(self, older_than: float) -> "Deferred[None]":
         """See :meth:`IInstanceStore.forget_reports`."""

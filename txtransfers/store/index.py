@@ -309,7 +309,7 @@ def add_changes(db: sqlite3.Connection, changes: Iterable[tuple[str, int, str, s
 
 def add_report(db: sqlite3.Connection, name: str, time: float, report: str) -> None:
     """A commit has ended well: remember that it did (:meth:`CommitReport.to_text`)."""
-    db.execute("INSERT OR REPLACE INTO committed VALUES (?, ?, ?)", (name, time, report))
+    db.execute("INSERT INTO committed VALUES (?, ?, ?)", (name, time, report))
 
 
 def forget_reports(db: sqlite3.Connection, before: float) -> None:
@@ -327,8 +327,11 @@ def held(db: sqlite3.Connection, instances: Iterable[Instance]) -> tuple[int, ..
 
 
 def total_size(db: sqlite3.Connection) -> int:
-    """Bytes of all files that the index knows, shown or about to be."""
-    return int(db.execute("SELECT coalesce(sum(size), 0) FROM file").fetchone()[0])
+    """Bytes of all files that are shown."""
+    (size,) = db.execute(
+        "SELECT coalesce(sum(f.size), 0) FROM file f JOIN resource r ON r.id = f.resource"
+    ).fetchone()
+    return int(size)
 
 
 def find_report(db: sqlite3.Connection, name: str) -> str | None:

@@ -197,8 +197,11 @@ class IInstanceStore(Interface):
     def staged() -> "Deferred[tuple[Staged, ...]]":
         """The staging areas that are on the disk and neither open nor committed."""
 
-    def drop(name: str) -> "Deferred[None]":
-        """Discard a staging area that is not open; none of that name is no error."""
+    def drop(name: str) -> "Deferred[CommitReport | None]":
+        """Discard a staging area that is not open; gives the report if it was committed before.
+
+        Fails with :class:`UnknownResource` where there is none, :class:`BadState` if it is open.
+        """
 
     def forget_reports(older_than: float) -> "Deferred[None]":
         """Forget of commits that ended more than so many seconds ago that they did."""

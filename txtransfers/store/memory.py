@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from uuid import uuid4
 
-from twisted.internet.defer import Deferred, execute, succeed
+from twisted.internet.defer import Deferred, execute, fail, succeed
 from zope.interface import implementer
 
 from .. import errors
@@ -115,10 +115,14 @@ class MemoryStore:
             )
         )
 
-    def drop(self, name: str) -> "Deferred[None]":
+    def drop(self, name: str) -> "Deferred[CommitReport | None]":
         """See :meth:`IInstanceStore.drop`."""
         found = self.incoming.get(name)
-        return succeed(None) if found is None else found.discard().addCallback(lambda _r: None)
+        if found is None:
+            return fail(errors.UnknownResource(f"Nothing is staged as {name}"))
+        if found.is_open and found.report is None:
+            return fail(errors.BadState(f"{name} is in use already"))
+        return found.discard().addCallback(lambda _r: found.report)
 
     def forget_reports(self, older_than: float) -> "Deferred[None]":
         """See :meth:`IInstanceStore.forget_reports`."""

@@ -5,11 +5,12 @@ found again counts only once it was read and is right. In memory an instance tha
 byte: its row waits in the log for the commit.
 """
 
+import contextlib
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from isal import isal_zlib
 from twisted.internet.defer import Deferred
@@ -22,7 +23,7 @@ from ..wire.plan import Chunk, Instance, Plan
 from . import index
 from .dicom import read_header
 from .interfaces import CommitReport, IIncoming, Piece
-from .recovery import claims_by_instance, md5_of, right_ranges
+from .recovery import Found, StoppedError, claims_by_instance, md5_of, right_ranges
 from .staging import StagedFile, sync_file
 from .staging_log import Claim, Contents, Head, StagingLog, file_name
 from .steps import Step
@@ -64,7 +65,8 @@ class EmbeddedIncoming:
         self._unsyncable: dict[int, errors.TransfersError] = {}
         self._syncing = 0
         self._found = claims_by_instance(contents)
-        self._recovery: Deferred[None] | None = None
+        self._recovering = False
+        self._waiting_for_recovery: list[Deferred[None]] = []
         self.report: CommitReport | None = None
         self._discarded = False
         self._closed = False
@@ -72,30 +74,36 @@ class EmbeddedIncoming:
     # Writing
 
     def write(self, pieces: Sequence[Piece]) -> "Deferred[None]":
-        """See :meth:`IIncoming.write`."""
+        """See :meth:`IIncoming.write`; bytes of what is not looked at yet wait until it is."""
+        if self._found and any(self._positions[piece.id] in self._found for piece in pieces):
+            return Deferred.fromCoroutine(self._write_later(pieces))
         return self._store.threads.run(self._write, pieces).addCallback(self._sync_soon)
 
+    async def _write_later(self, pieces: Sequence[Piece]) -> None:
+        await self._recover_all()
+        await self._store.threads.run(self._write, pieces)
+        self._sync_soon(None)
+
     def _write(self, pieces: Sequence[Piece]) -> None:
-        size = sum(len(piece.data) for piece in pieces)
-        self._store.space.check_disk(size)
+        self._store.space.check_disk(sum(len(piece.data) for piece in pieces))
         claims: list[Claim] = []
         verified: list[tuple[int, StagedFile]] = []
+        new = 0
         for piece in pieces:
             position = self._positions[piece.id]
-            self._check(position)
             file = self._file(position)
             if file is None:
                 continue
-            file.write(piece.offset, piece.data)
+            new += file.write(piece.offset, piece.data)
             if file.verified:
                 verified.append((position, file))
             if not file.verified or len(piece.data) < file.instance.size:
                 crc = isal_zlib.crc32(piece.data)
                 claims.append(Claim(position, piece.offset, len(piece.data), crc))
+        self._store.space.wrote(self.name, new)
         self._store.step(Step.BYTES_WRITTEN)
-        self._log.append(claims, self._settle(verified))
+        self._note(claims, verified)
         self._store.step(Step.BYTES_LOGGED)
-        self._store.space.wrote(self.name, size)
 
     def _file(self, position: int) -> StagedFile | None:
         """The file of an instance that is not verified yet."""
@@ -115,17 +123,24 @@ class EmbeddedIncoming:
         record = _record(self._maker, self._head.folder, file_name(position), instance)
         return StagedFile(self._path(position), instance, record)
 
-    def _settle(self, verified: Iterable[tuple[int, StagedFile]]) -> list[tuple[int, index.Row]]:
-        """Files that are complete and right: gives the rows that are to be kept in the log."""
-        rows = []
+    def _note(self, claims: Sequence[Claim], verified: Sequence[tuple[int, StagedFile]]) -> None:
+        """Tell the log; only what it knows of counts as verified."""
+        rows = [(n, file.record) for n, file in verified if file.record is not None]
+        self._log.append(claims, rows)
         with self._lock:
-            for position, file in verified:
-                if not self._verified[position] and file.record is not None:
+            for position, _row in rows:
+                if not self._verified[position]:
                     self._verified[position] = 1
                     self._files.pop(position, None)
                     self._unsynced.append(position)
-                    rows.append((position, file.record))
-        return rows
+
+    def _lose(self, position: int) -> None:
+        """What is staged of an instance cannot be trusted: it must come again."""
+        with self._lock:
+            self._verified[position] = self._synced[position] = 0
+            self._files.pop(position, None)
+        with contextlib.suppress(OSError):
+            os.unlink(self._path(position))
 
     def _sync_soon(self, _result: None) -> None:
         """Bring complete files to the disk while others arrive: less is left to the commit."""
@@ -148,49 +163,70 @@ class EmbeddedIncoming:
                 sync_file(self._path(position))
                 self._synced[position] = 1
             except errors.TransfersError as error:
+                # The system tells once of bytes that it could not write.
+                self._lose(position)
                 self._unsyncable[position] = error
 
     # What was staged before a restart
 
     def recover(self) -> None:
         """Look in the background at what an old log claims."""
-        self._recovery = self._store.threads.run(self._look_at, tuple(self._found))
         # Whoever needs what cannot be read looks again, and is told.
-        self._recovery.addErrback(
+        Deferred.fromCoroutine(self._recover_all()).addErrback(
             lambda failure: log.warn(
                 "{name}: {error}", name=self.name, error=failure.getErrorMessage()
             )
         )
 
     async def _recover_all(self) -> None:
-        count = self._store.commit_threads
-        await run_in_parallel(self._store.threads, count, self._check, tuple(self._found))
+        """Look at all that the log claims; however many wait for that, it is done once."""
+        while self._found and not self._is_stopped():
+            waiter: Deferred[None] = Deferred()
+            self._waiting_for_recovery.append(waiter)
+            if not self._recovering:
+                self._recovering = True
+                threads, count = self._store.threads, self._store.commit_threads
+                looking = run_in_parallel(threads, count, self._check, tuple(self._found))
+                Deferred.fromCoroutine(looking).addBoth(self._recovery_ended)
+            await waiter
 
-    def _look_at(self, positions: Iterable[int]) -> None:
-        for position in positions:
-            if self._closed or self._discarded:
-                return
-            self._check(position)
+    def _recovery_ended(self, result: Any) -> None:
+        self._recovering = False
+        waiting, self._waiting_for_recovery = self._waiting_for_recovery, []
+        for waiter in waiting:
+            if not waiter.called:  # a cancelled one has been
+                waiter.callback(result)  # a Failure fails it
+
+    def _is_stopped(self) -> bool:
+        return self._closed or self._discarded
 
     def _check(self, position: int) -> None:
         """Compare what is on the disk with what the log claims of an instance."""
         found = self._found.get(position)
-        if found is None:
+        if found is None or self._is_stopped():
             return
+        path = self._path(position)
         with found.lock:
             if found.checked:
                 return
-            if found.has_row and md5_of(self._path(position)) == self.instances[position].md5:
-                with self._lock:
-                    self._verified[position] = 1
-            else:
-                self._recover_file(position, found.claims)
+            try:
+                self._compare(position, found, path)
+            except StoppedError:
+                return
+            except errors.StorageFailure as error:
+                log.warn("{error}: it must come again", error=error)
+                self._lose(position)
             found.checked = True
         self._found.pop(position, None)
         self._store.step(Step.RECOVERED)
 
-    def _recover_file(self, position: int, claims: Sequence[Claim]) -> None:
-        ranges = right_ranges(self._path(position), claims)
+    def _compare(self, position: int, found: Found, path: str) -> None:
+        is_right = self.instances[position].md5
+        if found.has_row and md5_of(path, self._is_stopped) == is_right:
+            with self._lock:
+                self._verified[position] = 1
+            return
+        ranges = right_ranges(path, found.claims, self._is_stopped)
         if not ranges:
             return
         file = self._new_file(position)
@@ -199,7 +235,8 @@ class EmbeddedIncoming:
             return
         with self._lock:
             self._files[position] = file
-        self._log.append((), self._settle([(position, file)] if file.verified else ()))
+        if file.verified:
+            self._note((), [(position, file)])
 
     def missing(self, plan: Plan) -> "Deferred[tuple[int, ...]]":
         """See :meth:`IIncoming.missing`."""
@@ -231,6 +268,8 @@ class EmbeddedIncoming:
         if self._discarded:
             raise errors.BadState("What was received is discarded: it cannot be committed")
         await self._recover_all()
+        if self._unsyncable:
+            raise self._unsyncable.popitem()[1]
         threads, count = self._store.threads, self._store.commit_threads
         wanted = [n for n, i in enumerate(self.instances) if i.id not in self.held]
         open_files = [n for n in wanted if not self._verified[n]]
@@ -246,7 +285,7 @@ class EmbeddedIncoming:
     def _complete(self, position: int) -> None:
         file = self._file(position)
         if file is not None and file.complete() and file.verified:
-            self._log.append((), self._settle([(position, file)]))
+            self._note((), [(position, file)])
 
     def _check_verified(self, positions: Sequence[int]) -> None:
         files = [file for n in positions if (file := self._file(n)) is not None]
@@ -260,11 +299,11 @@ class EmbeddedIncoming:
             raise
 
     def _sync(self, position: int) -> None:
-        error = self._unsyncable.get(position)
-        if error is not None:
-            # The system tells once of bytes that it could not write: they must come again.
-            raise error
-        sync_file(self._path(position))
+        try:
+            sync_file(self._path(position))
+        except errors.TransfersError:
+            self._lose(position)
+            raise
         self._synced[position] = 1
 
     def _show(self) -> CommitReport:
@@ -274,11 +313,28 @@ class EmbeddedIncoming:
             if self.report is None:
                 self.report = self._store.show_staged(self)
                 self._release()
+                self._store.tidy_up(self)
             return self.report
 
     def lost_held(self, ids: Iterable[str]) -> None:
         """Instances are not held any more: somebody deleted or replaced them."""
         self.held -= frozenset(ids)
+
+    def check_rows(self, positions: Iterable[int]) -> None:
+        """Refuse a commit for which the log has not the rows of all instances.
+
+        :raises CorruptedInstances: they count as missing; the log can be appended to again.
+        """
+        wanted = {n for n, i in enumerate(self.instances) if i.id not in self.held}
+        lost = sorted(wanted.difference(positions))
+        if lost:
+            self._log.repair()
+            for position in lost:
+                self._lose(position)
+            raise errors.CorruptedInstances(
+                f"The log {self._log.path} was damaged: {len(lost)} instances must come again",
+                tuple(self.instances[n].id for n in lost),
+            )
 
     def rows(self) -> Iterable[index.Row]:
         """The rows of all instances that are not held, in the order of the log."""
@@ -312,9 +368,11 @@ class EmbeddedIncoming:
 
     async def _close(self) -> None:
         self._closed = True
-        recovery, self._recovery = self._recovery, None
-        if recovery is not None:
-            await recovery
+        while self._recovering:
+            waiter: Deferred[None] = Deferred()
+            self._waiting_for_recovery.append(waiter)
+            with contextlib.suppress(Exception):  # whoever needs what it looked at is told
+                await waiter
         self._release()
 
     def _release(self) -> None:

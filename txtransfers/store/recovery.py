@@ -3,7 +3,7 @@
 import hashlib
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import attrs
 from isal import isal_zlib
@@ -32,12 +32,20 @@ def claims_by_instance(contents: Contents) -> dict[int, Found]:
     return found
 
 
-def md5_of(path: str) -> str | None:
-    """Of a file; None if it is not there."""
+class StoppedError(Exception):
+    """Nobody wants to know any more."""
+
+
+def md5_of(path: str, is_stopped: Callable[[], bool]) -> str | None:
+    """Of a file; None if it is not there.
+
+    :raises StoppedError: as soon as ``is_stopped``.
+    """
     digest = hashlib.md5(usedforsecurity=False)
     try:
         with open(path, "rb", buffering=0) as file:
             while block := file.read(_BLOCK):
+                _stop_if(is_stopped)
                 digest.update(block)
     except FileNotFoundError:
         return None
@@ -46,13 +54,24 @@ def md5_of(path: str) -> str | None:
     return digest.hexdigest()
 
 
-def right_ranges(path: str, claims: Iterable[Claim]) -> list[tuple[int, int]]:
-    """The ranges of a file that are still what was written there."""
+def _stop_if(is_stopped: Callable[[], bool]) -> None:
+    if is_stopped():
+        raise StoppedError
+
+
+def right_ranges(
+    path: str, claims: Iterable[Claim], is_stopped: Callable[[], bool]
+) -> list[tuple[int, int]]:
+    """The ranges of a file that are still what was written there.
+
+    :raises StoppedError: as soon as ``is_stopped``.
+    """
     last = {(claim.offset, claim.size): claim.crc for claim in claims}
     ranges = []
     try:
         with open(path, "rb", buffering=0) as file:
             for (offset, size), crc in last.items():
+                _stop_if(is_stopped)
                 block = os.pread(file.fileno(), size, offset)
                 if len(block) == size and isal_zlib.crc32(block) == crc:
                     ranges.append((offset, offset + size))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CorruptedInstances
+from ..errors import BadState, CorruptedInstances
 from ..sqlite import Database, FairLock
 from ..wire.messages import Level
 from . import index
@@ -46,6 +46,7 @@ class Showing:
                 return self._show_large(incoming, Batch(overwrite))
         rows = sorted(incoming.rows(), key=incoming.position)  # of two files, the first counts
         placed = [(incoming.position(row), row.id) for row in rows]
+        incoming.check_rows(position for position, _id in placed)
 
         def transaction(db: Any) -> CommitReport:
             _check_held(db, incoming)
@@ -58,6 +59,7 @@ class Showing:
         self._database.read(lambda db: _check_held(db, incoming))
         try:
             placed = self._add(incoming, batch)
+            incoming.check_rows(position for position, _id in placed)
             return self._database.write(
                 lambda db: self._decide(db, incoming, placed, batch.show(db))
             )
@@ -90,6 +92,8 @@ class Showing:
         for (position, id_), outcome in zip(placed, outcomes, strict=True):
             ids[position], all_outcomes[position] = id_, outcome
         report = CommitReport(tuple(all_outcomes), tuple(ids))
+        if index.find_report(db, incoming.name) is not None:
+            raise BadState(f"{incoming.name} was committed before")
         index.add_report(db, incoming.name, time.time(), report.to_text())
         self._step(Step.DECIDING)
         return report

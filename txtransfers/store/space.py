@@ -36,8 +36,9 @@ class Space:
         self._maximum = maximum
         self._count_stored = stored
         self._stored: int | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._areas: dict[str, _Area] = {}
+        self._uploads = 0
 
     def free(self) -> int:
         """What can be promised; blocking."""
@@ -47,14 +48,19 @@ class Space:
         """Each limit: the room that it leaves, and its name."""
         with self._lock:
             areas = list(self._areas.values())
+            stored = self._stored_size() if self._maximum else 0
         promised = sum(max(0, a.needed - a.written) for a in areas if a.is_open)
         rooms = [(self._on_disk() - promised, f"the disk of {self._folder}")]
         if self._maximum:
-            if self._stored is None:
-                self._stored = self._count_stored()
             staged = sum(max(a.needed, a.written) if a.is_open else a.written for a in areas)
-            rooms.append((self._maximum - self._stored - staged, "MaximumStorageSize"))
+            left = self._maximum - stored - staged - self._uploads
+            rooms.append((left, "MaximumStorageSize"))
         return rooms
+
+    def _stored_size(self) -> int:
+        if self._stored is None:
+            self._stored = self._count_stored()
+        return self._stored
 
     def _on_disk(self) -> int:
         disk = os.statvfs(self._folder)
@@ -83,9 +89,24 @@ class Space:
                 f"{what} has {size} bytes, but {limit} has room for {max(0, room)} only"
             )
 
+    def take(self, size: int, what: str) -> None:
+        """Take room for the next bytes of an upload; :meth:`give_back` must follow.
+
+        :raises StorageFull: with both numbers.
+        """
+        with self._lock:
+            self.check(size, what)
+            self._uploads += size
+
+    def give_back(self, size: int) -> None:
+        """What an upload took is gone, or the index knows of it."""
+        with self._lock:
+            self._uploads -= size
+
     def changed(self) -> None:
         """Instances were shown or deleted."""
-        self._stored = None
+        with self._lock:
+            self._stored = None
 
     def found(self, name: str, written: int) -> None:
         """A staging area of an earlier life."""
@@ -99,9 +120,8 @@ class Space:
         """
         with self._lock:
             area = self._areas.get(name)
-        written = area.written if area is not None else 0
-        self.check(max(0, needed - written), "The transfer")
-        with self._lock:
+            written = area.written if area is not None else 0
+            self.check(max(0, needed - written), "The transfer")
             self._areas[name] = _Area(needed, written, is_open=True)
 
     def wrote(self, name: str, size: int) -> None:

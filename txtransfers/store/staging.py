@@ -31,19 +31,21 @@ class Ranges:
         self._starts: list[int] = []
         self._ends: list[int] = []
 
-    def add(self, start: int, end: int) -> None:
-        """Add the positions from ``start`` up to, without, ``end``."""
+    def add(self, start: int, end: int) -> int:
+        """Add the positions from ``start`` up to, without, ``end``; tells how many are new."""
         if start >= end:
-            return
+            return 0
         low = bisect_left(self._ends, start)
         high = low
         while high < len(self._starts) and self._starts[high] <= end:
             high += 1
+        known = sum(self._ends[n] - self._starts[n] for n in range(low, high))
         if low < high:
             start = min(start, self._starts[low])
             end = max(end, self._ends[high - 1])
         self._starts[low:high] = [start]
         self._ends[low:high] = [end]
+        return end - start - known
 
     def covers(self, start: int, end: int) -> bool:
         """Whether all positions from ``start`` up to, without, ``end`` are in the set."""
@@ -149,22 +151,23 @@ class StagedFile:
         """Whether all bytes are there with the right MD5."""
         return self.digest == self.instance.md5
 
-    def write(self, offset: int, data: memoryview | bytes) -> None:
-        """Write bytes at ``offset``, within the instance's size.
+    def write(self, offset: int, data: memoryview | bytes) -> int:
+        """Write bytes at ``offset``, within the instance's size; tells how many are new.
 
         :raises StorageFull, StorageFailure: the disk refused.
         """
         with self._lock:
             if self.verified:
-                return
+                return 0
             self._write_bytes(offset, data)
             if offset < self._claimed:
                 self._restart_hash()
                 self._lazy = True
             assert self._ranges is not None
-            self._ranges.add(offset, offset + len(data))
+            new = self._ranges.add(offset, offset + len(data))
             claim = None if self._lazy else self._claim(offset, data)
         self._hash(claim)
+        return new
 
     def complete(self) -> bool:
         """Hash whatever is left to be hashed; tells whether all bytes are there.

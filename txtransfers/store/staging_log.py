@@ -95,14 +95,16 @@ class StagingLog:
                 _frame(_Kind.PIECE, _PIECE.pack(c.position, c.offset, c.size, c.crc))
                 for c in claims
             ]
+            new: dict[Parents, int] = {}
             for position, row in rows:
-                frames.extend(self._row(position, row))
+                frames.extend(self._row(position, row, new))
             self._write(b"".join(frames))
+            self._parents |= new
 
-    def _row(self, position: int, row: Row) -> Iterator[bytes]:
-        number = self._parents.get(row.parents)
+    def _row(self, position: int, row: Row, new: dict[Parents, int]) -> Iterator[bytes]:
+        number = self._parents.get(row.parents, new.get(row.parents))
         if number is None:
-            number = self._parents[row.parents] = len(self._parents)
+            number = new[row.parents] = len(self._parents) + len(new)
             yield _json(_Kind.PARENTS, row.parents.chain)
         yield _json(
             _Kind.ROW,
@@ -120,7 +122,7 @@ class StagingLog:
         self._size = offset
 
     def rows(self, head: Head, instances: tuple[Instance, ...]) -> Iterator[Row]:
-        """The rows of all instances that were verified, each once."""
+        """The rows of all instances that were verified, each once, up to a damage."""
         seen = bytearray(len(instances))
         chains: list[Parents] = []
         for kind, payload, _end in _frames(self.path):
@@ -128,7 +130,7 @@ class StagingLog:
                 chains.append(_parents(payload))
             elif kind == _Kind.ROW:
                 position, id_, uid, tags, syntax, sop_class, number = msgspec.json.decode(payload)
-                if not seen[position]:
+                if position < len(seen) and not seen[position] and number < len(chains):
                     seen[position] = 1
                     instance = instances[position]
                     yield Row(
@@ -143,6 +145,23 @@ class StagingLog:
                         sop_class,
                         chains[number],
                     )
+
+    def repair(self) -> None:
+        """Cut off what cannot be read, so that what is appended can be.
+
+        :raises StorageFailure: the disk refused.
+        """
+        with self._lock:
+            self._size = 0
+            self._parents = {}
+            for kind, payload, end in _frames(self.path):
+                self._size = end
+                if kind == _Kind.PARENTS:
+                    self._parents[_parents(payload)] = len(self._parents)
+            try:
+                os.ftruncate(self._descriptor, self._size)
+            except OSError as error:
+                raise disk_error(error, self.path) from error
 
     def close(self) -> None:
         """Write no more; safe to call twice."""
@@ -224,8 +243,11 @@ def open_log(path: str) -> tuple[StagingLog, Contents] | None:
 
 
 def _head(payload: bytes) -> Head | None:
-    version, folder, path, size, held = msgspec.json.decode(payload)
-    return Head(folder, path, size, tuple(held)) if version == _VERSION else None
+    version, *values = msgspec.json.decode(payload)
+    if version != _VERSION:
+        return None
+    folder, path, size, held = values
+    return Head(folder, path, size, tuple(held))
 
 
 def _parents(payload: bytes) -> Parents:

@@ -58,6 +58,7 @@ class UploadedFile:
         self.folder, self.folder_path, self.name = folder.next_file()
         self.path = os.path.join(store.path(self.folder_path), self.name)
         self.size = 0
+        self._taken = 0
         self._md5 = hashlib.md5(usedforsecurity=False)
         try:
             self._file: BinaryIO = open(self.path, "x+b", buffering=0)  # noqa: SIM115
@@ -69,7 +70,9 @@ class UploadedFile:
 
         :raises StorageFull, StorageFailure: the disk refused.
         """
-        self._store.space.check(len(data), f"After {self.size} bytes the next part of the upload")
+        what = f"After {self.size} bytes the next part of the upload"
+        self._store.space.take(len(data), what)
+        self._taken += len(data)
         try:
             view = memoryview(data)
             while view:
@@ -111,6 +114,11 @@ class UploadedFile:
         """Bring the bytes to the disk, and close."""
         self.close()
         sync_file(self.path)
+
+    def give_back(self) -> None:
+        """Its room is not the upload's any more; safe to call twice."""
+        taken, self._taken = self._taken, 0
+        self._store.space.give_back(taken)
 
     def remove(self) -> None:
         """Close and unlink; safe to call twice."""
@@ -210,7 +218,9 @@ class EmbeddedUpload:
 
     def _discard(self) -> None:
         shown = set(self._entries) if self._shown else set()
-        for file in {*self._entries, *([self._file] if self._file else [])} - shown:
-            file.remove()
+        for file in {*self._entries, *([self._file] if self._file else [])}:
+            if file not in shown:
+                file.remove()
+            file.give_back()
         self._file = None
         self._entries = []

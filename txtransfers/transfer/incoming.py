@@ -145,9 +145,7 @@ class PushTransactions:
         :param make: opens it where there is none; who looks for it meanwhile waits.
         """
         while id_ in self._moving:
-            waiter: Deferred[None] = Deferred()
-            self._moving[id_].append(waiter)
-            await waiter
+            await self._end_of_move(id_)
         transaction = self._transactions.get(id_)
         if transaction is not None or not is_transaction_id(id_):
             return transaction
@@ -157,6 +155,11 @@ class PushTransactions:
             return await make() if found is None and make is not None else found
         finally:
             self._moved(id_)
+
+    def _end_of_move(self, id_: str) -> "Deferred[None]":
+        waiter: Deferred[None] = Deferred()
+        self._moving[id_].append(waiter)
+        return waiter
 
     def _moved(self, id_: str) -> None:
         for waiter in self._moving.pop(id_):
@@ -213,7 +216,7 @@ class PushTransactions:
         try:
             await self._transactions[id_].park()
         finally:
-            del self._transactions[id_]
+            self._transactions.pop(id_, None)
             self._moved(id_)
 
     async def get(self, id_: str) -> PushTransaction:
@@ -302,9 +305,16 @@ class PushTransactions:
 
         :raises UnknownResource: there is none of that name, or it is committed.
         """
-        transaction = await self.get(id_)
-        committed = await transaction.discard()
-        self._transactions.pop(id_, None)
+        while id_ in self._moving:
+            await self._end_of_move(id_)
+        transaction = self._transactions.get(id_)
+        if transaction is not None:
+            committed = await transaction.discard()
+            self._transactions.pop(id_, None)
+        elif is_transaction_id(id_):
+            committed = await self._store.drop(_PREFIX + id_) is not None
+        else:
+            raise UnknownResource(f"No push transaction {id_[:100]} is open here")
         self._traffic.pop(id_, None)
         if committed:
             raise UnknownResource(f"The push transaction {id_[:100]} is committed")
@@ -322,9 +332,15 @@ class PushTransactions:
         for staged in await self._store.staged():
             if staged.name.startswith(_PREFIX) and now - staged.last_written > timeout:
                 log.info("{name}: abandoned by its sender", name=staged.name)
-                await self._store.drop(staged.name)
-                self.counters.aborted += 1
+                await self._drop(staged.name)
         await self._store.forget_reports(timeout)
+
+    async def _drop(self, name: str) -> None:
+        id_ = name.removeprefix(_PREFIX)
+        try:
+            await self.discard(id_)
+        except TransfersError as error:  # used again, or gone, at this moment
+            log.info("{name} has not expired: {error}", name=name, error=error)
 
     def refuse_more(self) -> None:
         """The daemon is being stopped: open no more transactions."""

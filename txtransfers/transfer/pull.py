@@ -17,6 +17,7 @@ from ..errors import (
     PeerRefused,
     SourceChanged,
     TransfersError,
+    UnknownResource,
     WrongLength,
     WrongOriginator,
 )
@@ -240,10 +241,12 @@ class Pull:
         incoming, self._incoming = self._incoming, None
         try:
             if incoming is None:
-                incoming = await self._parts.store.reopen(staging_name(self._memo.id))
-            if incoming is not None and await incoming.discard():
+                self._report = await self._parts.store.drop(staging_name(self._memo.id))
+            elif await incoming.discard():
                 self._report = await incoming.commit()  # gives the report again
-                return True
+            return self._report is not None
+        except UnknownResource:
+            return False
         except TransfersError as error:
             log.warn("What an abandoned transfer staged is left behind: {error}", error=error)
         return False

@@ -28,7 +28,7 @@ from .slots import run_all
 from .transaction import Transaction
 
 GOODBYE_S = 1.0
-"""Seconds that telling the peer of an abandoned transaction may take."""
+"""Seconds that telling the peer of an abandoned transaction may take, before its commit."""
 
 FIND_OUT_S = 60.0
 """Seconds that a peer may be out of reach while it is asked how its commit went."""
@@ -139,21 +139,30 @@ class Push:
         self._memo.say(f"Goes on: {done} of {len(transaction.buckets)} buckets have arrived")
         return False
 
-    async def _decided(self, verify: bool) -> PushStatus:
-        """Where the transaction stands, once the peer has read, or committed, what it has."""
-        transaction = self._transaction
+    async def _decided(self, verify: bool, patience: float = 0.0) -> PushStatus:
+        """Where the transaction stands, once the peer has read, or committed, what it has.
+
+        :param patience: seconds that the peer may be out of reach.
+        """
+        transaction, clock = self._transaction, self._parts.reactor
+        last_seen = clock.seconds()
         while True:
-            status = await self._peer.push_status(
-                transaction.path,
-                len(transaction.declared),
-                len(transaction.plan),
-                verify,
-                self._session,
-            )
-            if status.state in (PushState.RECEIVING, PushState.COMMITTED):
-                return status
-            verify = False
-            await deferLater(self._parts.reactor, POLL_S)
+            try:
+                status = await self._peer.push_status(
+                    transaction.path or transaction.may_be_open,
+                    len(transaction.declared),
+                    len(transaction.plan),
+                    verify,
+                    self._session,
+                )
+                last_seen = clock.seconds()
+                if status.state in (PushState.RECEIVING, PushState.COMMITTED):
+                    return status
+                verify = False
+            except TransfersError as error:
+                if not is_worth_retrying(error) or clock.seconds() - last_seen >= patience:
+                    raise
+            await deferLater(clock, POLL_S)
 
     def _learn(self, status: PushStatus) -> bool:
         """Believe the peer; tells whether all is committed."""
@@ -369,7 +378,7 @@ class Push:
             assert error is not None
             return await self._find_out_by_lookup(error, progress)
         try:
-            status = await self._patiently_decided()
+            status = await self._decided(verify=False, patience=FIND_OUT_S)
         except TransfersError as unknown:
             if error is None:  # it is committed; only what became of each instance is not known
                 self._assume_stored()
@@ -389,18 +398,6 @@ class Push:
         if not self._transaction.missing:
             self._last_error = error
         return False
-
-    async def _patiently_decided(self) -> PushStatus:
-        """As :meth:`_decided`, from a peer that may be out of reach for some time."""
-        clock = self._parts.reactor
-        last_seen = clock.seconds()
-        while True:
-            try:
-                return await self._decided(verify=False)
-            except TransfersError as error:
-                if not is_worth_retrying(error) or clock.seconds() - last_seen > FIND_OUT_S:
-                    raise
-            await deferLater(clock, POLL_S)
 
     async def _find_out_by_lookup(self, error: TransfersError, progress: Progress) -> bool:
         """A stock peer knows no transaction that it has committed: does it hold all?"""
@@ -448,7 +445,9 @@ class Push:
         """Delete the transaction; tells whether it turned out to be committed."""
         transaction = self._transaction
         ending = Deferred.fromCoroutine(self._delete())
-        ending.addTimeout(GOODBYE_S, self._parts.reactor)
+        # A commit that may be under way decides: it is waited for.
+        patience = FIND_OUT_S if transaction.asked_to_commit else GOODBYE_S
+        ending.addTimeout(patience, self._parts.reactor)
         try:
             return await ending
         except (TransfersError, DeferTimeoutError) as error:

@@ -17,13 +17,15 @@ def to_ranges(numbers: Iterable[int]) -> list[list[int]]:
 
 
 def from_ranges(ranges: Sequence[Sequence[int]], count: int, what: str) -> frozenset[int]:
-    """The numbers of ``ranges``, each from 0 up to, without, ``count``.
+    """The numbers of ``ranges``, which grow, each from 0 up to, without, ``count``.
 
-    :raises BadMessage: they are no ranges, or go beyond ``count``; the text names ``what``.
+    :raises BadMessage: they are no such ranges; the text names ``what``.
     """
     numbers: set[int] = set()
+    first = 0
     for pair in ranges:
-        if len(pair) != 2 or not 0 <= pair[0] <= pair[1] < count:
-            raise BadMessage(f"{what}: {list(pair)[:3]} is no range within 0..{count - 1}")
+        if len(pair) != 2 or not first <= pair[0] <= pair[1] < count:
+            raise BadMessage(f"{what}: {list(pair)[:3]} is no range within {first}..{count - 1}")
         numbers.update(range(pair[0], pair[1] + 1))
+        first = pair[1] + 1
     return frozenset(numbers)
