@@ -35,7 +35,7 @@ class Outcome(Enum):
 
     STORED = "Stored"
     REPLACED = "Replaced"
-    """It was there with other content, which it replaces (``OverwriteInstances``)."""
+    """It was there, and is replaced (``OverwriteInstances``)."""
     ALREADY_STORED = "AlreadyStored"
     DIFFERENT = "Different"
     """It was there with other content, and was left as it is."""
