@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.dicom_files import make
 from txtransfers.errors import StorageFailure, UnknownResource
-from txtransfers.store import embedded, index, showing
+from txtransfers.store import files, index, showing
 from txtransfers.store.archive import EmbeddedArchive
 from txtransfers.store.embedded import EmbeddedStore
 from txtransfers.store.interfaces import Piece
@@ -133,7 +133,7 @@ class CrashCase(SynchronousTestCase):
             os.path.join(path, name)
             for path, _folders, names in os.walk(self.folder)
             for name in names
-            if not name.startswith(embedded.INDEX_FILE)
+            if not name.startswith(files.INDEX_FILE)
         )
 
     def discard_staged(self, store: EmbeddedStore) -> None:
@@ -365,23 +365,23 @@ class StagingTests(CrashCase):
     def test_a_log_that_is_torn_at_any_place(self) -> None:
         self.assertTrue(self.dies_at(Step.BYTES_LOGGED, self.transfer, 2 * COUNT))
         whole = shutil.copytree(self.folder, self.folder + ".kept")
-        (name,) = os.listdir(os.path.join(whole, embedded.STAGING))
-        size = os.path.getsize(os.path.join(whole, embedded.STAGING, name))
+        (name,) = os.listdir(os.path.join(whole, files.STAGING))
+        size = os.path.getsize(os.path.join(whole, files.STAGING, name))
         for cut in range(0, size, 97):
             shutil.rmtree(self.folder)
             shutil.copytree(whole, self.folder)
-            os.truncate(os.path.join(self.folder, embedded.STAGING, name), cut)
+            os.truncate(os.path.join(self.folder, files.STAGING, name), cut)
             self.go_on()
 
     def test_a_log_that_is_damaged_at_any_place(self) -> None:
         self.assertTrue(self.dies_at(Step.BYTES_LOGGED, self.transfer, 2 * COUNT))
         whole = shutil.copytree(self.folder, self.folder + ".kept")
-        (name,) = os.listdir(os.path.join(whole, embedded.STAGING))
-        size = os.path.getsize(os.path.join(whole, embedded.STAGING, name))
+        (name,) = os.listdir(os.path.join(whole, files.STAGING))
+        size = os.path.getsize(os.path.join(whole, files.STAGING, name))
         for place in range(0, size, 97):
             shutil.rmtree(self.folder)
             shutil.copytree(whole, self.folder)
-            self.damage(os.path.join(self.folder, embedded.STAGING, name), place)
+            self.damage(os.path.join(self.folder, files.STAGING, name), place)
             self.go_on()
 
 

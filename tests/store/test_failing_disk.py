@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.dicom_files import make
 from txtransfers.errors import CorruptedInstances, StorageFailure, StorageFull, UnknownResource
-from txtransfers.store import embedded, index, space
+from txtransfers.store import files as store_files
+from txtransfers.store import index, space
 from txtransfers.store.archive import EmbeddedArchive
 from txtransfers.store.embedded import EmbeddedStore
 from txtransfers.store.interfaces import Piece
@@ -81,9 +82,9 @@ class DiskCase(SynchronousTestCase):
             reader.close()
             self.assertEqual(hashlib.md5(data).hexdigest(), one.md5)
         on_disk = [name for _p, _f, names in os.walk(self.store.path("")) for name in names]
-        self.assertEqual(os.listdir(os.path.join(self.folder, embedded.STAGING)), [])
+        self.assertEqual(os.listdir(os.path.join(self.folder, store_files.STAGING)), [])
         self.assertEqual(len(on_disk), len(files))
-        self.assertFalse(os.path.exists(os.path.join(self.folder, embedded.UNKNOWN)))
+        self.assertFalse(os.path.exists(os.path.join(self.folder, store_files.UNKNOWN)))
 
 
 class FailureTests(DiskCase):

@@ -6,10 +6,8 @@ rename and nothing to undo: after a crash, files in folders that are still open,
 and that no log of a staging area speaks for are removed (:meth:`EmbeddedStore.start`).
 """
 
-import contextlib
 import os
 import re
-import shutil
 import sqlite3
 import threading
 import time
@@ -23,13 +21,13 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from .. import errors
-from ..sqlite import Database
 from ..threads import IThreads
 from ..wire.messages import Level, Resource
 from ..wire.plan import Chunk, Instance
 from . import index
 from .batches import purge
 from .committed import CommittedIncoming
+from .files import INDEX_FILE, StoreFiles, unlink
 from .interfaces import (
     CommitReport,
     IIncoming,
@@ -41,15 +39,9 @@ from .interfaces import (
 from .reader import EmbeddedReader
 from .reception import EmbeddedIncoming
 from .showing import Showing
-from .space import Space
-from .staging import disk_error, sync_file
+from .staging import disk_error
 from .staging_log import UNFINISHED, Contents, Head, create_log, open_log, read_head
 from .steps import Step, ignore
-
-INDEX_FILE = "index.sqlite"
-INSTANCES = "instances"
-STAGING = "staging"
-UNKNOWN = "unknown"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,200}\Z", re.ASCII)
 
@@ -57,7 +49,7 @@ log = Logger()
 
 
 @implementer(IInstanceStore)
-class EmbeddedStore:
+class EmbeddedStore(StoreFiles):
     """See :class:`IInstanceStore`. :meth:`start` before use, :meth:`stop` after."""
 
     def __init__(
@@ -73,13 +65,10 @@ class EmbeddedStore:
 
         :param step: called, in the thread concerned, at the instants at which a crash matters.
         """
-        self.folder = folder
+        super().__init__(folder, maximum_size, step)
         self.threads = threads
         self.overwrite_instances = overwrite_instances
         self.commit_threads = commit_threads
-        self.step = step
-        self.database = Database(os.path.join(folder, INDEX_FILE), index.MIGRATIONS)
-        self.space = Space(folder, maximum_size, lambda: self.database.read(index.total_size))
         self._showing = Showing(self.database, step)
         self._open: set[str] = set()
         self._using = threading.Lock()
@@ -93,7 +82,7 @@ class EmbeddedStore:
         """
         try:
             os.makedirs(self.path(""), exist_ok=True)
-            os.makedirs(self._log_path(""), exist_ok=True)
+            os.makedirs(self.log_path(""), exist_ok=True)
             lost = not os.path.exists(os.path.join(self.folder, INDEX_FILE)) and os.listdir(
                 self.path("")
             )
@@ -108,134 +97,15 @@ class EmbeddedStore:
         self.database.write(purge)
         self.step(Step.START_PURGED)
         self.empty_garbage()
-        staged = self._staged_folders()
+        staged = self.staged_folders()
         self.step(Step.START_LOGS_READ)
-        self._remove_orphans(staged)
+        self.remove_orphans(staged)
 
     def stop(self) -> None:
         """Close the index."""
         self.database.close()
 
-    def path(self, relative: str) -> str:
-        """The file system's path of a path that the index has."""
-        return os.path.join(self.folder, INSTANCES, relative)
-
-    def _log_path(self, name: str) -> str:
-        return os.path.join(self.folder, STAGING, name)
-
-    def _staged_folders(self) -> set[str]:
-        """The folders that a log speaks for; logs that nobody can go on with are removed."""
-        folders = set()
-        with os.scandir(self._log_path("")) as entries:
-            names = [entry.name for entry in entries if entry.is_file()]
-        for name in names:
-            head = None if name.endswith(UNFINISHED) else read_head(self._log_path(name))
-            if head is None or not self._is_open(name, head):
-                _unlink(self._log_path(name))
-                continue
-            folders.add(head.path)
-            self.space.found(name, _disk_usage(self.path(head.path)))
-        return folders
-
-    def _is_open(self, name: str, head: Head) -> bool:
-        def read(db: Any) -> bool:
-            known = db.execute(
-                "SELECT 1 FROM folder WHERE id = ? AND path = ? AND open", (head.folder, head.path)
-            ).fetchone()
-            return known is not None and index.find_report(db, name) is None
-
-        return self.database.read(read)
-
-    def _remove_orphans(self, staged: set[str]) -> None:
-        """Open folders belong to a life that ended: drop their files that no row names."""
-        folders = self.database.read(
-            lambda db: db.execute("SELECT id, path FROM folder WHERE open").fetchall()
-        )
-        count = size = 0
-        for number, path in folders:
-            if path not in staged:
-                removed = self.sweep(number, path)
-                count, size = count + removed[0], size + removed[1]
-        if count:
-            log.info(
-                "{count} files ({size} bytes) of unfinished transactions removed",
-                count=count,
-                size=size,
-            )
-        for name in set(os.listdir(self.path(""))) - self._folders():
-            self._put_aside(name)
-
-    def sweep(self, number: int, path: str) -> tuple[int, int]:
-        """Remove the files of a folder that no row names, and close it; blocking.
-
-        Gives how many they were, and their bytes.
-        """
-        known = self.database.read(
-            lambda db: {
-                name for (name,) in db.execute("SELECT name FROM file WHERE folder = ?", (number,))
-            }
-        )
-        count = size = 0
-        if os.path.isdir(self.path(path)):
-            with os.scandir(self.path(path)) as entries:
-                doomed = [e for e in entries if e.name not in known and not e.is_dir()]
-            for entry in doomed:
-                with contextlib.suppress(FileNotFoundError):  # it was garbage, too
-                    size += entry.stat(follow_symlinks=False).st_size
-                    os.unlink(entry.path)
-                    count += 1
-                self.step(Step.START_ORPHAN_REMOVED)
-            if not known:
-                with contextlib.suppress(OSError):  # gone, or somebody put something there
-                    os.rmdir(self.path(path))
-        self.database.write(lambda db: index.close_folder(db, number), durable=False)
-        return count, size
-
-    def _put_aside(self, name: str) -> None:
-        """Of a folder that the index does not know: empty after a crash, else the index is old."""
-        if not os.listdir(self.path(name)):
-            os.rmdir(self.path(name))
-            return
-        unknown = os.path.join(self.folder, UNKNOWN)
-        os.makedirs(unknown, exist_ok=True)
-        os.rename(self.path(name), os.path.join(unknown, name))
-        log.warn(
-            "The index does not know the folder {name}: its files are in {unknown} now; upload"
-            " them again if they are missed, and delete them",
-            name=name,
-            unknown=unknown,
-        )
-
-    def _folders(self) -> set[str]:
-        return self.database.read(
-            lambda db: {path for (path,) in db.execute("SELECT path FROM folder")}
-        )
-
     # Blocking parts that the other files of this store share; called in threads.
-
-    def new_folder(self) -> tuple[int, str]:
-        """Make a folder for files that may not be shown yet: its row and its path in the index."""
-        path = uuid4().hex
-        number = self.database.write(lambda db: index.add_folder(db, path))
-        try:
-            os.mkdir(self.path(path))
-        except OSError as error:
-            raise disk_error(error, self.path(path)) from error
-        return number, path
-
-    def remove_staged(self, name: str, number: int, path: str) -> None:
-        """Remove a staging area none of whose files is shown: first what would bring it back."""
-        _unlink(self._log_path(name))
-        self.step(Step.DISCARD_BEGUN)
-        shutil.rmtree(self.path(path), ignore_errors=True)
-        self.step(Step.DISCARD_UNLINKED)
-        self.database.write(lambda db: index.close_folder(db, number))
-        self.space.gone(name)
-
-    def sync_folder(self, path: str) -> None:
-        """Bring the names of a folder's files, and its own, to the disk."""
-        for folder in (self.path(path), self.path("")):
-            sync_file(folder)
 
     def show(self, rows: Sequence[index.Row]) -> tuple[Outcome, ...]:
         """Show synced files, all of them or none, in one SQL transaction."""
@@ -260,7 +130,7 @@ class EmbeddedStore:
     def tidy_up(self, incoming: EmbeddedIncoming) -> None:
         """Remove what a commit needs no longer. Never fails: what is left goes at the start."""
         try:
-            _unlink(self._log_path(incoming.name))
+            unlink(self.log_path(incoming.name))
             self.step(Step.LOG_DROPPED)
             self.sweep(*incoming.folder)
             self.step(Step.SWEPT)
@@ -279,34 +149,6 @@ class EmbeddedStore:
         """Nobody uses a staging area any more; it may be there still, or not."""
         self.space.closed(name)
         self._open.discard(name)
-
-    def empty_garbage(self) -> None:
-        """Unlink the files that no row names any more.
-
-        Never fails: what it follows has been decided, and what is left is for the next time.
-        """
-        try:
-            self._empty_garbage()
-        except (errors.TransfersError, sqlite3.Error) as error:
-            log.warn("Files that are not needed any more are kept for now: {error}", error=error)
-
-    def _empty_garbage(self) -> None:
-        paths = self.database.read(index.take_garbage)
-        if not paths:
-            return
-        gone = []
-        for path in paths:
-            try:
-                os.unlink(self.path(path))
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                log.warn("{error}", error=disk_error(error, self.path(path)))
-                continue
-            gone.append(path)
-            self.step(Step.GARBAGE_UNLINKED)
-        for folder in self.database.write(lambda db: index.forget_garbage(db, gone)):
-            shutil.rmtree(self.path(folder), ignore_errors=True)
 
     # IInstanceStore
 
@@ -357,7 +199,7 @@ class EmbeddedStore:
             self.step(Step.FOLDER_MADE)
             head = Head(number, path, needed, held)
             try:
-                staging_log = create_log(self._log_path(name), head, instances, note)
+                staging_log = create_log(self.log_path(name), head, instances, note)
             except errors.TransfersError:
                 self.remove_staged(name, number, path)
                 raise
@@ -387,7 +229,7 @@ class EmbeddedStore:
         report = self.database.read(lambda db: index.find_report(db, name))
         if report is not None:
             return CommittedIncoming(name, CommitReport.from_text(report))
-        path = self._log_path(name)
+        path = self.log_path(name)
         if not _NAME.match(name) or not os.path.exists(path):
             return None
         self._use(name)
@@ -430,12 +272,12 @@ class EmbeddedStore:
 
     def _staged(self) -> tuple[Staged, ...]:
         found = []
-        for name in os.listdir(self._log_path("")):
+        for name in os.listdir(self.log_path("")):
             if name in self._open or name.endswith(UNFINISHED):
                 continue
             try:
-                head = read_head(self._log_path(name))
-                last_written = os.stat(self._log_path(name)).st_mtime
+                head = read_head(self.log_path(name))
+                last_written = os.stat(self.log_path(name)).st_mtime
             except (errors.StorageFailure, FileNotFoundError):  # gone meanwhile
                 continue
             if head is not None:
@@ -450,7 +292,7 @@ class EmbeddedStore:
         report = self.database.read(lambda db: index.find_report(db, name))
         if report is not None:
             return CommitReport.from_text(report)
-        path = self._log_path(name)
+        path = self.log_path(name)
         head = read_head(path) if _NAME.match(name) and os.path.exists(path) else None
         if head is None:
             raise errors.UnknownResource(f"Nothing is staged as {name[:100]}")
@@ -467,21 +309,3 @@ class EmbeddedStore:
         return self.threads.run(
             self.database.write, lambda db: index.forget_reports(db, before), durable=False
         )
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise disk_error(error, path) from error
-
-
-def _disk_usage(folder: str) -> int:
-    """Bytes that the files of a folder take."""
-    try:
-        with os.scandir(folder) as entries:
-            return sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in entries)
-    except FileNotFoundError:
-        return 0
