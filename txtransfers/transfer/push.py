@@ -16,10 +16,11 @@ from zope.interface import implementer
 
 from ..errors import PeerRefused, SourceChanged, TransfersError, UnknownResource
 from ..store.interfaces import Outcome
-from ..wire.messages import Resource, TransferRequest, new_transfer_id
+from ..wire.messages import TransferRequest, new_transfer_id
 from ..wire.plan import Instance, bucket_size
 from ..wire.pushes import PushExtension, PushState, PushStatus, push_json
 from .bodies import BucketBodies
+from .holdings import held_by_lookup
 from .parts import ROUNDS, ITransfer, Memo, Parts, check_source, is_passing
 from .peers import Peer
 from .progress import Progress
@@ -35,9 +36,6 @@ FIND_OUT_S = 60.0
 
 POLL_S = 0.5
 """Seconds between two questions of how it stands; the peer waits a little itself."""
-
-_MOST_LOOKUPS = 64
-"""Requests that finding out what a stock peer holds may take."""
 
 _NOT_FOUND = 404
 _CONFLICT = 409
@@ -255,33 +253,13 @@ class Push:
 
     async def _held_by_stock(self, progress: Progress) -> frozenset[int]:
         """Positions of the instances that the peer holds, as its lookup tells."""
-        there = await self._look(list(self._request.resources), progress, [_MOST_LOOKUPS])
-        return frozenset(
-            n
-            for n, instance in enumerate(self._instances)
-            if there.get(instance.id) == instance.md5
+        return await held_by_lookup(
+            self._instances,
+            self._request.resources,
+            lambda some: self._parts.retrying(
+                progress, lambda: self._peer.lookup(some, self._session)
+            ),
         )
-
-    async def _look(
-        self, resources: Sequence[Resource], progress: Progress, left: list[int]
-    ) -> dict[str, str]:
-        """MD5s of what the peer holds of ``resources``: one that it has not fails a lookup."""
-        if not resources or not left[0]:
-            return {}
-        left[0] -= 1
-        try:
-            answer = await self._parts.retrying(
-                progress, lambda: self._peer.lookup(resources, self._session)
-            )
-        except PeerRefused as error:
-            if error.status != _NOT_FOUND:
-                raise
-            half = len(resources) // 2
-            if not half:
-                return {}
-            found = await self._look(resources[:half], progress, left)
-            return found | await self._look(resources[half:], progress, left)
-        return {instance.id: instance.md5 for instance in answer.instances}
 
     # Sending
 
