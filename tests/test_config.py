@@ -79,6 +79,7 @@ class DefaultTests(ConfigTestCase):
                     commit_threads_count=4,
                     push_transaction_timeout=24 * 3600,
                     job_retry_delays=(),
+                    congestion_control="auto",
                     delta=None,
                 ),
                 notices=(),

@@ -43,6 +43,7 @@ class TransfersSettings:
     :ivar commit_threads_count: instances that are verified and stored at once.
     :ivar push_transaction_timeout: seconds that what was received waits for more.
     :ivar job_retry_delays: seconds before each further try of a job that failed.
+    :ivar congestion_control: a name that the system knows, or ``auto``.
     :ivar delta: whether what the receiver holds is not sent; None: where asking costs nothing.
     """
 
@@ -56,6 +57,7 @@ class TransfersSettings:
     commit_threads_count: int
     push_transaction_timeout: float
     job_retry_delays: tuple[float, ...]
+    congestion_control: str
     delta: bool | None
 
 

@@ -247,6 +247,13 @@ TRANSFERS_KEYS = (
         unit="s",
     ),
     Key(
+        "CongestionControl",
+        "congestion_control",
+        Kind.TEXT,
+        "auto",
+        'How TCP shares a link: "auto" takes bbr where the system allows it, else the system\'s.',
+    ),
+    Key(
         "Delta",
         "delta",
         Kind.BOOLEAN,

@@ -30,6 +30,7 @@ from .jobs.runner import JobLimits, JobRunner
 from .store.archive import EmbeddedArchive
 from .store.embedded import EmbeddedStore
 from .threads import Threads
+from .transfer.congestion import apply, choose, current
 from .transfer.incoming import PushTransactions, is_push
 from .transfer.parts import ITransfer, Limits, Memo, Parts
 from .transfer.peers import Peer
@@ -82,12 +83,16 @@ def makeService(options: Options) -> "Daemon":
         path = options["config"]
         settings = load(path, os.environ) if path is not None else default(os.getcwd())
         lock = take_storage(settings.storage_directory)
+        congestion = choose(settings.transfers.congestion_control)
         sockets = listen(settings)
     except TransfersError as error:
         raise SystemExit(f"txtransfers: {error}") from None
     from twisted.internet import reactor  # noqa: PLC0415
 
-    return Daemon(reactor, settings, sockets, lock, forget_jobs=bool(options["no-jobs"]))
+    for bound in sockets:
+        apply(bound, congestion)  # what they accept inherits it
+    forget_jobs = bool(options["no-jobs"])
+    return Daemon(reactor, settings, sockets, lock, forget_jobs, congestion)
 
 
 def take_storage(folder: str) -> int:
@@ -160,8 +165,13 @@ class Daemon(Service):
         sockets: Sequence[socket.socket],
         lock: int,
         forget_jobs: bool = False,
+        congestion: str | None = None,
     ) -> None:
-        """:param forget_jobs: those of earlier runs."""
+        """:param forget_jobs: those of earlier runs.
+
+        :param congestion: see :func:`.congestion.choose`.
+        """
+        self._congestion = congestion
         self._reactor = reactor
         self._forget_jobs = forget_jobs
         self._housekeeping: LoopingCall | None = None
@@ -188,7 +198,15 @@ class Daemon(Service):
         )
         self._journal = self._make_journal()
         self._peers = {
-            name: Peer(reactor, self._threads, name, peer, settings.http_timeout, transfers.threads)
+            name: Peer(
+                reactor,
+                self._threads,
+                name,
+                peer,
+                settings.http_timeout,
+                transfers.threads,
+                self._congestion,
+            )
             for name, peer in settings.peers.items()
         }
         self._build_transfers()
@@ -262,6 +280,7 @@ class Daemon(Service):
         warnings.filterwarnings("ignore", module=r"pydicom\.")
         for notice in self._settings.notices:
             log.info("{notice}", notice=notice)
+        log.info("TCP congestion control: {name}", name=self._congestion or current())
         try:
             self._store.start()
             if isinstance(self._journal, SqliteJournal):

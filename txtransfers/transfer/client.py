@@ -16,6 +16,7 @@ from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResp
 from zope.interface import implementer
 
 from ..errors import TransfersError
+from .congestion import apply
 from .streams import Sink, widen
 
 T = TypeVar("T")
@@ -154,27 +155,33 @@ def _as_it_is(response: IResponse) -> IResponse:
 class WideEndpointFactory:
     """Plain TCP, whose transports move more bytes at a time than Twisted's do."""
 
-    def __init__(self, reactor: Any, timeout: float) -> None:
+    def __init__(self, reactor: Any, timeout: float, congestion: str | None = None) -> None:
+        """:param congestion: see :func:`.congestion.choose`."""
         self._reactor = reactor
         self._timeout = timeout
+        self._congestion = congestion
 
     def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:
         """See :class:`IAgentEndpointFactory`."""
         return _WideEndpoint(
-            HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=self._timeout)
+            HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=self._timeout),
+            self._congestion,
         )
 
 
 @implementer(IStreamClientEndpoint)
 class _WideEndpoint:
-    def __init__(self, inner: IStreamClientEndpoint) -> None:
+    def __init__(self, inner: IStreamClientEndpoint, congestion: str | None) -> None:
         self._inner = inner
+        self._congestion = congestion
 
     def connect(self, protocolFactory: IProtocolFactory) -> "Deferred[Any]":
         protocolFactory.noisy = False  # type: ignore[attr-defined]
 
         def connected(protocol: Any) -> Any:
             widen(protocol.transport)
+            if hasattr(protocol.transport, "socket"):
+                apply(protocol.transport.socket, self._congestion)
             return protocol
 
         return self._inner.connect(protocolFactory).addCallback(connected)

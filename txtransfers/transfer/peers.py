@@ -82,9 +82,11 @@ class Peer:
         settings: PeerSettings,
         http_timeout: float,
         connections: int,
+        congestion: str | None = None,
     ) -> None:
         """:param connections: idle connections that are kept, as many as buckets in flight.
 
+        :param congestion: see :func:`.congestion.choose`.
         :param http_timeout: seconds without progress, where the peer has no ``Timeout`` of its own.
         """
         self.name = name
@@ -99,7 +101,7 @@ class Peer:
         self._pool.maxPersistentPerHost = connections
         self._pool.cachedConnectionTimeout = _CACHED_CONNECTION_S
         self._pool.retryAutomatically = False
-        factory = WideEndpointFactory(reactor, self.timeout)
+        factory = WideEndpointFactory(reactor, self.timeout, congestion)
         self._warm = PlainAgent(Agent.usingEndpointFactory(reactor, factory, self._pool))
         self._fresh = PlainAgent(Agent.usingEndpointFactory(reactor, factory))
 
