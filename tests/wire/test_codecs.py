@@ -49,6 +49,28 @@ class CodecTests(SynchronousTestCase):
         back.finish()
         self.assertEqual(b"".join(parts), data)
 
+    @given(st.lists(st.tuples(st.booleans(), st.integers(0, 200_000)), max_size=6))
+    def test_what_shrinks_and_what_does_not_in_one_member(
+        self, slices: list[tuple[bool, int]]
+    ) -> None:
+        noise = random.Random(2)
+        stream = encoder(Compression.GZIP)
+        parts = [noise.randbytes(size) if bare else bytes(size) for bare, size in slices]
+        travelling = b"".join([*(stream.encode(part) for part in parts), stream.finish()])
+        data = b"".join(parts)
+        self.assertEqual(gzip.decompress(travelling), data)
+        self.assertEqual(gunzip(travelling, len(data), 70_000), data)
+        back = zlib.decompressobj(31)
+        self.assertEqual(back.decompress(travelling), data)
+        self.assertTrue(back.eof)
+
+    def test_what_does_not_shrink_hardly_grows(self) -> None:
+        data = random.Random(3).randbytes(500_000)
+        stream = encoder(Compression.GZIP)
+        travelling = stream.encode(data) + stream.finish()
+        self.assertIn(data[:60_000], travelling, "stored")
+        self.assertLess(len(travelling), len(data) * 1.0002)
+
     def test_a_member_with_all_that_a_header_can_have(self) -> None:
         deflate = zlib.compressobj(6, zlib.DEFLATED, -15)
         body = deflate.compress(TEXT) + deflate.flush()

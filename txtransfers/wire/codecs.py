@@ -4,6 +4,7 @@ Both ways stream. Whoever calls these is in a thread of the pool. A decoder neve
 one byte beyond the declared size: a gzip bomb costs nothing.
 """
 
+import struct
 from typing import Any, Protocol
 
 from isal import isal_zlib
@@ -15,6 +16,14 @@ GZIP_LEVEL = 1
 """isal's levels go from 0 to 3; 1 is about as small as zlib's 3 at several times its speed."""
 
 _GZIP = 16 + 15
+_RAW = -15
+_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+_LAST_BLOCK = b"\x03\0"
+"""An empty one."""
+_LONGEST_STORED = 0xFFFF
+_SAMPLE = 8 * 1024
+_WORTH_IT = 0.95
+"""A sample must become that much smaller, as a share of itself."""
 
 GZIP_ERROR: Any = isal_zlib.error
 """What isal raises for a stream that is no gzip, or a damaged one."""
@@ -61,18 +70,53 @@ class IdentityEncoder:
 
 
 class GzipEncoder:
-    """For :attr:`Compression.GZIP`."""
+    """For :attr:`Compression.GZIP`: one member, in which what does not shrink is *stored*.
+
+    A slice of compressed pixels costs a look at a sample of it, and its checksum.
+    """
 
     def __init__(self) -> None:
-        self._stream = isal_zlib.compressobj(GZIP_LEVEL, isal_zlib.DEFLATED, _GZIP)
+        self._stream = isal_zlib.compressobj(GZIP_LEVEL, isal_zlib.DEFLATED, _RAW)
+        self._header = _HEADER
+        self._crc = 0
+        self._size = 0
 
     def encode(self, data: bytes) -> bytes:
         """See :meth:`IEncoder.encode`."""
-        return bytes(self._stream.compress(data))
+        header, self._header = self._header, b""
+        self._crc = isal_zlib.crc32(data, self._crc)
+        self._size += len(data)
+        blocks: list[bytes | memoryview]
+        if shrinks(data):
+            # A full flush: no later block may refer to what is before, as blocks come between.
+            blocks = [self._stream.compress(data), self._stream.flush(isal_zlib.Z_FULL_FLUSH)]
+        else:
+            blocks = _stored(data)
+        return b"".join([header, *blocks])
 
     def finish(self) -> bytes:
         """See :meth:`IEncoder.finish`."""
-        return bytes(self._stream.flush())
+        return self._header + _LAST_BLOCK + struct.pack("<II", self._crc, self._size % 2**32)
+
+
+def shrinks(data: bytes) -> bool:
+    """Whether compressing is worth it, by samples."""
+    if len(data) < 4 * _SAMPLE:
+        return True
+    view = memoryview(data)
+    starts = (len(data) // 4, len(data) * 3 // 4 - _SAMPLE)
+    sample = b"".join(view[start : start + _SAMPLE] for start in starts)
+    return len(isal_zlib.compress(sample, GZIP_LEVEL)) < len(sample) * _WORTH_IT
+
+
+def _stored(data: bytes) -> list[bytes | memoryview]:
+    """Stored blocks (RFC 1951, 3.2.4), none of them the last."""
+    view = memoryview(data)
+    blocks: list[bytes | memoryview] = []
+    for start in range(0, len(data), _LONGEST_STORED):
+        block = view[start : start + _LONGEST_STORED]
+        blocks += [struct.pack("<BHH", 0, len(block), len(block) ^ 0xFFFF), block]
+    return blocks
 
 
 class IdentityDecoder:
