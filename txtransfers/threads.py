@@ -7,7 +7,7 @@ Tests hand over :class:`SynchronousThreads`, which runs the function at once.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
-from twisted.internet.defer import Deferred, FirstError, execute, gatherResults
+from twisted.internet.defer import Deferred, DeferredList, execute
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
@@ -62,7 +62,7 @@ async def run_in_parallel(
 ) -> None:
     """Call ``function`` with each item, in at most ``count`` threads at once.
 
-    Raises the first exception; the other threads have not necessarily ended then.
+    Raises an exception of one of them, once all have ended.
     """
 
     def some(part: Iterable[T]) -> None:
@@ -70,7 +70,7 @@ async def run_in_parallel(
             function(item)
 
     parts = [items[n::count] for n in range(min(count, len(items)))]
-    try:
-        await gatherResults([threads.run(some, part) for part in parts], consumeErrors=True)
-    except FirstError as error:
-        error.subFailure.raiseException()
+    results = await DeferredList([threads.run(some, part) for part in parts], consumeErrors=True)
+    for succeeded, result in results:
+        if not succeeded:
+            result.raiseException()

@@ -1417,12 +1417,13 @@ class ReceiptTests(RunnerCase):
             self.assertIsNone(self.successResultOf(self.journal.attached(jobs[0].id, kind)))
 
     def test_no_room_for_it(self) -> None:
-        """The job ends as it ends."""
+        """The job ends as it ends, and its receipt is there as long as the daemon is."""
         job = self.job()
         self.journal.is_full_for_more = True
         self.end(job)
         self.assert_state(job, State.SUCCESS)
-        self.assert_none(job, "Success")
+        receipt = json.loads(self.successResultOf(self.begin(self.runner.receipt(job.id))))
+        self.assertEqual((receipt["Job"], receipt["State"]), (job.id, "Success"))
 
     def test_a_journal_that_cannot_be_read(self) -> None:
         """The job ends as it ends."""

@@ -182,6 +182,64 @@ class SyncTests(ReceptionCase):
             self.now(incoming.commit())
             self.assert_all_there()
 
+    def test_several_that_could_not_be_synced_fail_one_commit(self) -> None:
+        real, failed = reception.sync_file, []
+
+        def sync(path: str) -> None:
+            if len(failed) < 3:
+                failed.append(path)
+                raise errors.StorageFailure("could not be synced")
+            real(path)
+
+        self.patch(reception, "sync_file", sync)
+        incoming = self.receive()
+        self.put(incoming, 0, 1, 2, 3)
+        self.fails(incoming.commit(), errors.StorageFailure)
+        self.put(incoming, *self.missing(incoming))
+        self.now(incoming.commit())
+        self.assert_all_there()
+
+    def slow_sync(self) -> Any:
+        """An area whose background sync is under way, and will fail."""
+        incoming = self.receive()
+        self.put(incoming, 1, 2, 3)
+        real, failed = reception.sync_file, []
+
+        def sync(path: str) -> None:
+            if not failed:
+                failed.append(path)
+                raise errors.StorageFailure("could not be synced")
+            real(path)
+
+        self.patch(reception, "sync_file", sync)
+        piece = Piece(self.instances[0].id, 0, self.files[0])
+        self.threads.is_slow = True
+        writing = incoming.write([piece])
+        self.threads.waiting.pop(0)()
+        self.now(writing)
+        self.assertEqual(len(self.threads.waiting), 1)
+        return incoming
+
+    def test_a_commit_waits_for_what_is_being_synced(self) -> None:
+        incoming = self.slow_sync()
+        committing = incoming.commit()
+        self.assertNoResult(committing)
+        self.threads.go_on()
+        self.fails(committing, errors.StorageFailure)
+        self.assertEqual(self.missing(incoming), (0,))
+        self.put(incoming, 0)
+        self.now(incoming.commit())
+        self.assert_all_there()
+
+    def test_so_does_who_closes_it(self) -> None:
+        incoming = self.slow_sync()
+        closing = incoming.close()
+        self.assertNoResult(closing)
+        self.threads.go_on()
+        self.now(closing)
+        incoming = self.now(self.store.reopen(NAME))
+        self.assertEqual(self.missing(incoming), (0,))
+
 
 class RecoveryTests(ReceptionCase):
     def count_reads(self) -> list[str]:
@@ -215,7 +273,7 @@ class RecoveryTests(ReceptionCase):
             self.assertEqual(self.now(one), ())
         self.assertEqual(len(reads), len(set(reads)))
 
-    def test_bytes_for_what_is_not_looked_at_yet_wait_without_a_thread(self) -> None:
+    def test_bytes_for_what_is_not_looked_at_yet_wait_for_that_alone(self) -> None:
         incoming = self.receive()
         self.put(incoming, 0, 1)
         self.now(incoming.close())
@@ -223,7 +281,7 @@ class RecoveryTests(ReceptionCase):
         busy = len(self.threads.waiting)
         pieces = [[Piece(self.instances[n].id, 0, self.files[n])] for n in (0, 1)]
         writing = [incoming.write(piece) for piece in pieces]
-        self.assertEqual(len(self.threads.waiting), busy)
+        self.assertEqual(len(self.threads.waiting), busy + 2, "each looks at its own first")
         self.threads.go_on()
         for one in writing:
             self.now(one)

@@ -3,12 +3,14 @@
 import errno
 import os
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from txtransfers.errors import StorageFailure, StorageFull
 from txtransfers.store import staging_log
 from txtransfers.store.index import Parents, Row
 from txtransfers.store.staging_log import Claim, Head, create_log, open_log, read_head
+from txtransfers.wire.identifiers import DicomIdentifiers, hash_identifiers
 from txtransfers.wire.plan import Instance
 
 INSTANCES = (Instance("a", 10, "0" * 32), Instance("b", 20, "1" * 32))
@@ -19,9 +21,9 @@ PARENTS = Parents((("p", "P", "{}"), ("s", "1.2", "{}"), ("e", "1.2.3", "{}")))
 def row(position: int) -> Row:
     instance = INSTANCES[position]
     name = f"{position}.dcm"
-    return Row(
-        7, name, instance.size, instance.md5, f"id{position}", "1.2.9", "{}", "1", "2", PARENTS
-    )
+    uid = f"1.2.9.{position}"
+    id_ = hash_identifiers(DicomIdentifiers("P", "1.2", "1.2.3", uid)).instance
+    return Row(7, name, instance.size, instance.md5, id_, uid, "{}", "1", "2", PARENTS)
 
 
 class LogTests(SynchronousTestCase):
@@ -93,6 +95,30 @@ class LogTests(SynchronousTestCase):
         self.patch(os, "pwrite", real)
         self.log.append([Claim(1, 0, 9, 3)], [])
         self.assertEqual(self.reopen().claims, [Claim(1, 0, 9, 3)])
+
+    def test_whole_frames_of_a_write_that_failed_do_not_come_back(self) -> None:
+        """Behind a shorter write they would be read, and mean other parents."""
+        real, calls = os.pwrite, []
+
+        def pwrite(descriptor: int, data: bytes, offset: int) -> int:
+            if calls:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            calls.append(None)
+            return real(descriptor, data[:-1], offset)
+
+        frames = [Claim(0, n, 1, n) for n in range(5)]
+        self.patch(os, "pwrite", pwrite)
+        self.assertRaises(StorageFailure, self.log.append, frames, [])
+        self.patch(os, "pwrite", real)
+        self.log.append(frames[4:], [])
+        self.assertEqual(self.reopen().claims, frames[4:])
+
+    def test_a_row_below_the_parents_of_another_is_left_out(self) -> None:
+        strange = attrs.evolve(
+            row(0), parents=Parents((("p", "Q", "{}"), ("s", "1.2", "{}"), ("e", "1.2.3", "{}")))
+        )
+        self.log.append([], [(0, strange), (1, row(1))])
+        self.assertEqual(list(self.log.rows(HEAD, INSTANCES)), [row(1)])
 
     def test_closed_it_takes_no_more(self) -> None:
         self.log.close()

@@ -115,6 +115,10 @@ class ZipTests(UploadCase):
             self.now(self.upload(zipped({"a": make(number, filler=5000)}, method)))
         self.assertEqual(self.stored(), [make(n, filler=5000) for n in range(len(METHODS))])
 
+    def test_entries_that_are_left_out_take_no_room(self) -> None:
+        self.now(self.upload(zipped({"a": make(1), "b": bytes(5000), "c": b"text"})))
+        self.assertEqual(self.store.space._uploads, 0)
+
     def test_names_lead_nowhere(self) -> None:
         names = ["../../../x", "/etc/x", "..\\..\\x", "a/../../x", "C:\\x", "\n", "x" * 5000, "é\t"]
         files = [make(n) for n in range(len(names))]

@@ -230,6 +230,17 @@ class PullTests(SynchronousTestCase):
         self.assertEqual(self.peer.asked, ["POST lookup", *self.buckets[1:]])
         self.assert_arrived()
 
+    def test_what_was_under_way_counts_as_fetched_twice(self) -> None:
+        for compression in Compression:
+            self.setUp()
+            self.interrupted()
+            self.memo.state = {"in_flight": 70}
+            self.progress = Progress()
+            pull = self.pull(compression)
+            self.successResultOf(self.begin(pull))
+            self.assertEqual(self.progress.repeated_size, 70)
+            self.assertGreater(self.progress.network_size, 70)
+
     def test_the_daemon_that_asked_may_have_been_restarted_meanwhile(self) -> None:
         self.request = attrs.evolve(self.request, originator="b's uuid")
         self.interrupted()

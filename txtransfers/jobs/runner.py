@@ -96,6 +96,8 @@ class JobRunner:
         self._running: dict[str, _Run] = {}
         self._ending: dict[str, list[Deferred[None]]] = {}
         """Jobs that do not run and whose transfer is being abandoned, and who waits for that."""
+        self._unsaved_receipts: dict[str, bytes] = {}
+        """Of jobs that ended while the disk was full."""
         self._timers: dict[str, IDelayedCall] = {}
         self._sequence = 0
         self._stopping = False
@@ -154,7 +156,9 @@ class JobRunner:
             await waiter
         if id_ in self._ending:
             await self._end_of_ending(id_)
-        data = await self._journal.attached(id_, Kind.RECEIPT) if job.state in ENDED else None
+        data = self._unsaved_receipts.get(id_)
+        if data is None and job.state in ENDED:
+            data = await self._journal.attached(id_, Kind.RECEIPT)
         if data is None:
             raise UnknownJob(f"Job {id_} has no receipt: its state is {job.state.value}")
         return data
@@ -236,6 +240,7 @@ class JobRunner:
         """
         job = self.job(id_)
         if job.can(Event.RESUBMIT):
+            self._unsaved_receipts.pop(id_, None)
             job.anew, job.tries, job.kept = True, 0, False
         await self._happens(job, Event.RESUBMIT)
 
@@ -487,9 +492,11 @@ class JobRunner:
         try:
             instances = await self._memo(job).instances() or ()
             data = await self._threads.run(make_receipt, job, instances, outcomes, daemon, url)
+            self._unsaved_receipts[job.id] = data
             await self._journal.attach(job.id, Kind.RECEIPT, data)
+            del self._unsaved_receipts[job.id]
         except (TransfersError, sqlite3.Error) as error:  # the job ends as it ends
-            log.warn("Job {id} leaves no receipt: {error}", id=job.id, error=error)
+            log.warn("The receipt of job {id} cannot be saved: {error}", id=job.id, error=error)
 
     async def _trim(self, settled: Job | None = None) -> None:
         """Forget the oldest ended jobs beyond the history's size, but none that is being settled.
@@ -506,6 +513,7 @@ class JobRunner:
         surplus = ended[: max(0, len(ended) - self._limits.history_size)]
         for job in surplus:
             del self._jobs[job.id]
+            self._unsaved_receipts.pop(job.id, None)
         for job in surplus:
             if job.kept:
                 await self._abandon(job)

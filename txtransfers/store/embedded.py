@@ -298,7 +298,8 @@ class EmbeddedStore(StoreFiles):
             raise errors.UnknownResource(f"Nothing is staged as {name[:100]}")
         self._use(name)
         try:
-            self.remove_staged(name, head.folder, head.path)
+            if self.is_open(name, head):  # it has not been committed at this moment
+                self.remove_staged(name, head.folder, head.path)
         finally:
             self._open.discard(name)
         return None

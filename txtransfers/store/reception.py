@@ -65,6 +65,7 @@ class EmbeddedIncoming:
         self._unsyncable: dict[int, errors.TransfersError] = {}
         self._syncing = 0
         self._found = claims_by_instance(contents)
+        self._waiting_for_sync: list[Deferred[None]] = []
         self._recovering = False
         self._waiting_for_recovery: list[Deferred[None]] = []
         self.report: CommitReport | None = None
@@ -80,7 +81,8 @@ class EmbeddedIncoming:
         return self._store.threads.run(self._write, pieces).addCallback(self._sync_soon)
 
     async def _write_later(self, pieces: Sequence[Piece]) -> None:
-        await self._recover_all()
+        positions = sorted({self._positions[piece.id] for piece in pieces})
+        await run_in_parallel(self._store.threads, 1, self._check, positions)
         await self._store.threads.run(self._write, pieces)
         self._sync_soon(None)
 
@@ -132,6 +134,7 @@ class EmbeddedIncoming:
                 if not self._verified[position]:
                     self._verified[position] = 1
                     self._files.pop(position, None)
+                    self._unsyncable.pop(position, None)
                     self._unsynced.append(position)
 
     def _lose(self, position: int) -> None:
@@ -140,7 +143,9 @@ class EmbeddedIncoming:
             self._verified[position] = self._synced[position] = 0
             self._files.pop(position, None)
         with contextlib.suppress(OSError):
+            size = os.stat(self._path(position)).st_size
             os.unlink(self._path(position))
+            self._store.space.wrote(self.name, -size)
 
     def _sync_soon(self, _result: None) -> None:
         """Bring complete files to the disk while others arrive: less is left to the commit."""
@@ -151,6 +156,17 @@ class EmbeddedIncoming:
     def _some_synced(self, _result: object) -> None:
         self._syncing -= 1
         self._sync_soon(None)
+        if not self._syncing:
+            waiting, self._waiting_for_sync = self._waiting_for_sync, []
+            for waiter in waiting:
+                if not waiter.called:  # a cancelled one has been
+                    waiter.callback(None)
+
+    async def _end_of_syncing(self) -> None:
+        while self._syncing:
+            waiter: Deferred[None] = Deferred()
+            self._waiting_for_sync.append(waiter)
+            await waiter
 
     def _sync_some(self) -> None:
         """Sync, ahead of the commit, which tells of what failed."""
@@ -268,8 +284,11 @@ class EmbeddedIncoming:
         if self._discarded:
             raise errors.BadState("What was received is discarded: it cannot be committed")
         await self._recover_all()
+        await self._end_of_syncing()
         if self._unsyncable:
-            raise self._unsyncable.popitem()[1]
+            _position, error = self._unsyncable.popitem()
+            self._unsyncable.clear()
+            raise error
         threads, count = self._store.threads, self._store.commit_threads
         wanted = [n for n, i in enumerate(self.instances) if i.id not in self.held]
         open_files = [n for n in wanted if not self._verified[n]]
@@ -311,10 +330,23 @@ class EmbeddedIncoming:
             if self._discarded:
                 raise errors.BadState("What was received is discarded: it cannot be committed")
             if self.report is None:
+                self._check_synced()
                 self.report = self._store.show_staged(self)
-                self._release()
                 self._store.tidy_up(self)
+                self._release()
             return self.report
+
+    def _check_synced(self) -> None:
+        """The last look before all is shown: nothing was taken back meanwhile."""
+        lost = [
+            instance.id
+            for n, instance in enumerate(self.instances)
+            if instance.id not in self.held and not (self._verified[n] and self._synced[n])
+        ]
+        if lost:
+            raise errors.CorruptedInstances(
+                f"{len(lost)} instances must come again, the first is {lost[0]}", tuple(lost)
+            )
 
     def lost_held(self, ids: Iterable[str]) -> None:
         """Instances are not held any more: somebody deleted or replaced them."""
@@ -373,6 +405,7 @@ class EmbeddedIncoming:
             self._waiting_for_recovery.append(waiter)
             with contextlib.suppress(Exception):  # whoever needs what it looked at is told
                 await waiter
+        await self._end_of_syncing()
         self._release()
 
     def _release(self) -> None:

@@ -125,7 +125,7 @@ class Space:
             self._areas[name] = _Area(needed, written, is_open=True)
 
     def wrote(self, name: str, size: int) -> None:
-        """Bytes of a staging area were written."""
+        """Bytes of a staging area were written, or (a negative size) are gone."""
         with self._lock:
             if name in self._areas:
                 self._areas[name].written += size

@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 import msgspec
 
+from ..wire.identifiers import DicomIdentifiers, hash_identifiers
 from ..wire.plan import Instance
 from .index import Parents, Row
 from .staging import disk_error
@@ -77,6 +78,7 @@ class StagingLog:
     def __init__(self, path: str, size: int, parents: dict[Parents, int]) -> None:
         self.path = path
         self._size = size
+        self._has_tail = False
         self._parents = parents
         self._lock = threading.Lock()
         try:
@@ -114,9 +116,14 @@ class StagingLog:
     def _write(self, data: bytes) -> None:
         view, offset = memoryview(data), self._size
         try:
+            if self._has_tail:  # of a write that failed: whole frames of it must not come back
+                os.ftruncate(self._descriptor, self._size)
+                self._has_tail = False
+            self._has_tail = True
             while view:
                 written = os.pwrite(self._descriptor, view, offset)
                 view, offset = view[written:], offset + written
+            self._has_tail = False
         except OSError as error:
             raise disk_error(error, self.path) from error
         self._size = offset
@@ -130,7 +137,9 @@ class StagingLog:
                 chains.append(_parents(payload))
             elif kind == _Kind.ROW:
                 position, id_, uid, tags, syntax, sop_class, number = msgspec.json.decode(payload)
-                if position < len(seen) and not seen[position] and number < len(chains):
+                known = position < len(seen) and number < len(chains)
+                # An instance is never shown below parents that are not its own.
+                if known and not seen[position] and _is_below(id_, uid, chains[number]):
                     seen[position] = 1
                     instance = instances[position]
                     yield Row(
@@ -240,6 +249,11 @@ def open_log(path: str) -> tuple[StagingLog, Contents] | None:
     if head is None or instances is None or note is None:
         return None
     return StagingLog(path, good, parents), Contents(head, instances, note, claims, rows)
+
+
+def _is_below(id_: str, uid: str, parents: Parents) -> bool:
+    patient, study, series = (link[1] for link in parents.chain)
+    return hash_identifiers(DicomIdentifiers(patient, study, series, uid)).instance == id_
 
 
 def _head(payload: bytes) -> Head | None:

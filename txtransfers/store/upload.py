@@ -175,6 +175,7 @@ class EmbeddedUpload:
                 log.info("An entry of an uploaded ZIP archive is left out: {error}", error=error)
                 self._entries.remove(entry)
                 entry.remove()
+                entry.give_back()
         return True, pairs
 
     def _unzip(self, whole: UploadedFile) -> Iterator[UploadedFile]:

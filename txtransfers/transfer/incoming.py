@@ -232,6 +232,8 @@ class PushTransactions:
 
     async def _known(self, id_: str) -> PushTransaction | CommitReport:
         found = await self._find(id_)
+        while id_ in self._moving:  # somebody who waited too has moved it at once
+            found = await self._find(id_)
         if found is None:
             raise UnknownResource(
                 f"No push transaction {id_[:100]} is open here: it was deleted, or nobody used it"

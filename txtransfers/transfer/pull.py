@@ -175,6 +175,7 @@ class Pull:
     def _account(self, progress: Progress) -> None:
         """Count what was under way when the life before ended: it travels again."""
         progress.repeated_size += self._under_way
+        progress.network_size += self._under_way
         self._under_way = 0
         if self._request.compression is Compression.NONE:
             progress.at_least(progress.done_size + progress.repeated_size, 0)

@@ -145,6 +145,7 @@ class Push:
         transaction, clock = self._transaction, self._parts.reactor
         last_seen = clock.seconds()
         while True:
+            begun = clock.seconds()
             try:
                 status = await self._peer.push_status(
                     transaction.path or transaction.may_be_open,
@@ -158,7 +159,7 @@ class Push:
                     return status
                 verify = False
             except TransfersError as error:
-                if not is_worth_retrying(error) or clock.seconds() - last_seen >= patience:
+                if not is_worth_retrying(error) or begun - last_seen >= patience:
                     raise
             await deferLater(clock, POLL_S)
 
