@@ -128,6 +128,11 @@ class ReceiptTests(SynchronousTestCase):
         self.assertEqual(self.outcomes(told), ["NotTransferred"] * 3)
         self.assertEqual(told["History"][-1]["Event"], "Failure: the peer is down")
 
+    def test_of_a_failure_whose_commit_nobody_can_tell_of(self) -> None:
+        job = ended(Event.FAIL, error=(9, "Error in the network protocol", "the peer is down"))
+        job.memo = {"asked_to_commit": True}
+        self.assertEqual(self.outcomes(receipt(job)), ["Unknown"] * 3)
+
     def test_of_one_that_never_ran(self) -> None:
         job = new_job(Direction.PULL, REQUEST, 1, 100.0)
         job.happens(Event.CANCEL, 105.0, (37, "Cancelled", ""))

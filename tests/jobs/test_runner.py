@@ -665,6 +665,21 @@ class LivesTests(RunnerCase):
         self.assertEqual([job.id for job in self.runner.jobs()], [j.id for j in before.values()])
         self.assertGreater(self.submit().sequence, after[State.PENDING].sequence)
 
+    def test_killed_while_it_is_being_cancelled(self) -> None:
+        """It does not go on afterwards: somebody was about to be told that it has ended."""
+        job = self.submit()
+        self.last(job).may_stop = False
+        self.assertNoResult(self.begin(self.runner.cancel(job.id)))
+        self.die()
+        self.live_again()
+        again = self.runner.job(job.id)
+        self.assert_state(again, State.FAILURE)
+        self.assertEqual(again.error_code, 37)
+        self.assertEqual(self.last(again).abandoned, 1)
+        self.die()
+        self.live_again()
+        self.assert_state(self.runner.job(job.id), State.FAILURE)
+
     def test_killed_while_it_ran(self) -> None:
         job = self.submit()
         self.last(job).told = {"done": [[0, 7]]}

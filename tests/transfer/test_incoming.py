@@ -244,6 +244,24 @@ class IncomingTests(SynchronousTestCase):
         for status in (self.successResultOf(asked), self.status()):
             self.assertEqual(attrs.evolve(status, received=0), PushStatus(PushState.COMMITTED))
 
+    def test_however_many_ask_one_look_answers_all(self) -> None:
+        self.successResultOf(self.start(self.pushes.open(self.extended())))
+        (incoming,) = self.store.incoming.values()
+        looks: list[Deferred[Any]] = []
+
+        def missing(_plan: Any) -> Any:
+            looks.append(Deferred())
+            return looks[-1]
+
+        incoming.missing = missing  # type: ignore[method-assign]
+        asked = [self.start(self.pushes.status(self.KEY, False)) for _ in range(5)]
+        self.assertEqual(len(looks), 1)
+        asked[1].cancel()
+        self.failureResultOf(asked[1], CancelledError)
+        looks[0].callback((1,))
+        for one in (asked[0], *asked[2:]):
+            self.assertEqual(self.successResultOf(one).missing, {1})
+
     def test_what_came_is_told_also_what_broke_off(self) -> None:
         self.successResultOf(self.start(self.pushes.open(self.extended())))
         self.put(self.KEY, 0, self.data[:100])

@@ -565,6 +565,20 @@ class DeltaTests(PushCase):
         self.successResultOf(done)
         self.assert_arrived()
 
+    def test_one_is_deleted_there_and_the_peer_is_restarted_meanwhile(self) -> None:
+        """Its buckets grow under the sender, which is told so when it asks."""
+        self.give(1)
+        self.peer.steps["PUT 0"] = [held := Deferred()]
+        done = self.begin(self.push(bucket_size=10**6))
+        del self.peer.store.files[self.ids[1]], self.peer.store.headers[self.ids[1]]
+        (incoming,) = self.peer.store.incoming.values()
+        incoming.held = frozenset()
+        self.successResultOf(Deferred.fromCoroutine(self.peer.pushes.stop()))
+        held.callback(None)
+        self.successResultOf(done)
+        self.assertEqual(self.peer.asked.count("PUT 0"), 2)
+        self.assert_arrived()
+
     def test_not_wanted(self) -> None:
         self.give(0, 1, 2)
         for wanted, configured in ((False, None), (False, True), (None, False)):

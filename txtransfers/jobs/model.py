@@ -91,6 +91,7 @@ class Job:
     :ivar runtime: seconds that earlier runs took.
     :ivar memo: what its transfer remembers over restarts (:class:`Memo`).
     :ivar anew: whether it was resubmitted, and has not begun since.
+    :ivar cancelling: whether somebody wished its end, which has not come yet.
     :ivar kept: whether, though it failed, what has arrived is kept for its resubmission.
     :ivar tries: how often it failed since it was submitted, and was tried again by itself.
     :ivar next_try: when it is tried again, while it waits for that.
@@ -113,6 +114,7 @@ class Job:
     runtime: float = 0.0
     memo: dict[str, Any] = attrs.Factory(dict)
     anew: bool = False
+    cancelling: bool = False
     kept: bool = False
     tries: int = 0
     next_try: float | None = None
@@ -148,6 +150,7 @@ class Job:
             self.started = now
         if self.state in ENDED:
             self.completed = now
+            self.cancelling = False
         if before in ENDED:
             self.completed = None
         code, description, details = error or (*codes.SUCCESS, "")
@@ -200,6 +203,7 @@ def to_record(job: Job) -> dict[str, Any]:
         "runtime": job.runtime,
         "memo": job.memo,
         "anew": job.anew,
+        "cancelling": job.cancelling,
         "kept": job.kept,
         "tries": job.tries,
         "next_try": job.next_try,
@@ -237,6 +241,7 @@ def from_record(record: dict[str, Any]) -> Job:
         runtime=record["runtime"],
         memo=record.get("memo", {}),
         anew=record.get("anew", False),
+        cancelling=record.get("cancelling", False),
         kept=record.get("kept", False),
         tries=record.get("tries", 0),
         next_try=record.get("next_try"),

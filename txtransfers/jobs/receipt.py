@@ -52,7 +52,8 @@ def make_receipt(
 
 def _outcome(job: Job, outcome: Outcome | None) -> str:
     if job.state is not State.SUCCESS:
-        return "NotTransferred"
+        # The peer was asked to commit, and did not say how that went.
+        return "Unknown" if job.memo.get("asked_to_commit") else "NotTransferred"
     return "Committed" if outcome is None else outcome.value
 
 

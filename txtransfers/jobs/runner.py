@@ -112,8 +112,10 @@ class JobRunner:
                 job.started = None  # the time without a daemon is no time of the job
                 job.happens(Event.INTERRUPT, self._wall_clock())
                 await self._journal.save(job)
-            elif job.state is State.RETRY:
+            elif job.state is State.RETRY and not job.cancelling:
                 self._wait_to_retry(job)
+            if job.cancelling and job.state not in ENDED:
+                Deferred.fromCoroutine(self._end(job)).addErrback(self._unexpected, job)
         await self._trim()
         self._schedule()
 
@@ -205,7 +207,10 @@ class JobRunner:
         """
         job = self.job(id_)
         if job.state is State.RUNNING:
-            await self._wish(id_, _Wish.CANCEL)
+            ended = self._wish(id_, _Wish.CANCEL)
+            job.cancelling = True
+            await self._journal.save(job, durable=False)  # should the daemon end before it does
+            await ended
         elif id_ in self._ending:
             await self._end_of_ending(id_)
         elif job.state not in ENDED:
@@ -386,8 +391,8 @@ class JobRunner:
         else:
             job.outcomes = _count(committed)
             job.happens(Event.SUCCEED, self._wall_clock())
-        job.memo = {}
         await self._write_receipt(job, committed or ())
+        job.memo = {}
 
     async def _failed(self, job: Job, wish: _Wish | None, failure: Failure) -> None:
         """:param wish: one that came too late to stop the run."""
@@ -414,11 +419,11 @@ class JobRunner:
             await self._end_as_failure(job, description)
         else:
             committed = await self._abandon(job)
-            job.memo = {}
             if committed is not None:
                 await self._cancelled(job, committed)
             else:
                 await self._end_as_failure(job, description)
+                job.memo = {}
 
     async def _end_as_failure(self, job: Job, description: tuple[int, str, str]) -> None:
         job.happens(Event.FAIL, self._wall_clock(), description)

@@ -70,7 +70,7 @@ class EmbeddedIncoming:
         self._waiting_for_recovery: list[Deferred[None]] = []
         self.report: CommitReport | None = None
         self._discarded = False
-        self._closed = False
+        self._closed = self._released = False
 
     # Writing
 
@@ -139,6 +139,8 @@ class EmbeddedIncoming:
 
     def _lose(self, position: int) -> None:
         """What is staged of an instance cannot be trusted: it must come again."""
+        if self._released:  # the files are somebody else's
+            return
         with self._lock:
             self._verified[position] = self._synced[position] = 0
             self._files.pop(position, None)
@@ -409,6 +411,7 @@ class EmbeddedIncoming:
         self._release()
 
     def _release(self) -> None:
+        self._released = True
         self._log.close()
         self._store.closed(self.name)
 

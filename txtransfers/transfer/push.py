@@ -39,6 +39,7 @@ POLL_S = 0.5
 
 _NOT_FOUND = 404
 _CONFLICT = 409
+_SERVER_ERROR = 500
 
 log = Logger()
 
@@ -272,14 +273,24 @@ class Push:
                 self._parts.limits.threads,
             )
         except PeerRefused as error:
-            if error.status != _NOT_FOUND:
+            if error.status == _NOT_FOUND:
+                self._lost()
+                return False
+            if not await self._holds_less(error, progress):
                 raise
-            self._lost()
             return False
         except UnknownResource:
             await self._check_source()
             raise
         return True
+
+    async def _holds_less(self, error: PeerRefused, progress: Progress) -> bool:
+        """Whether a bucket was refused as the peer does not hold what it held: it was restarted."""
+        if not self._transaction.extended or error.status != _SERVER_ERROR:
+            return False
+        before = self._transaction.held
+        await self._ask(progress, verify=False)
+        return self._transaction.held != before
 
     async def _send(self, number: int, progress: Progress) -> None:
         transaction, parts = self._transaction, self._parts

@@ -50,6 +50,7 @@ class PushTransaction:
         self._receiving: set[Sink] = set()
         self._waiting: list[Deferred[CommitReport]] = []
         self._error = ""
+        self._looking: list[Deferred[PushStatus]] | None = None
         self.last_used = clock.seconds()
 
     @property
@@ -121,10 +122,26 @@ class PushTransaction:
             except TransfersError:
                 continue
         self._refuse_if_ended()
+        waiter: Deferred[PushStatus] = Deferred()
+        if self._looking is None:
+            self._looking = [waiter]
+            Deferred.fromCoroutine(self._look()).addBoth(self._has_looked)
+        else:
+            self._looking.append(waiter)
+        return await waiter
+
+    async def _look(self) -> PushStatus:
         missing = await self._incoming.missing(self._buckets)
         return PushStatus(
             PushState.RECEIVING, frozenset(missing), self.already_stored, error=self._error
         )
+
+    def _has_looked(self, result: PushStatus | Failure) -> None:
+        """However many ask meanwhile, one look answers all."""
+        waiting, self._looking = self._looking or [], None
+        for waiter in waiting:
+            if not waiter.called:  # a cancelled one has been
+                waiter.callback(result)  # a Failure fails it
 
     async def commit(self) -> CommitReport:
         """Verify all, show all. A second call while the first runs waits for the same end.
