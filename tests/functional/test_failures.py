@@ -344,8 +344,9 @@ class StopTests(Case):
         uploaded, study = self.study(a)
         paused = self.submit(a, "send", study)
         waiting = self.submit(a, "send", study)
-        self.act(a, paused, "pause")
-        self.act(a, waiting, "pause")
+        for job in (paused, waiting):
+            self.assertEqual(self.act(a, job, "pause"), 200)
+            self.assertEqual(self.job(a, job)["State"], "Paused")
         self.end(a, signal.SIGKILL)
         wire.release()
         a = self.again(a)

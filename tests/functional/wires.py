@@ -220,16 +220,20 @@ class _Forward(BaseHTTPRequestHandler):
     def setup(self) -> None:
         super().setup()
         self._recorder: Recorder = self.server.recorder
+        self._has_answered = False
         self._recorder.connections += 1
 
     def handle_one_request(self) -> None:
         """Wait for the next request no longer than it pleases us."""
-        patience = self._recorder.hang_up_after or _PATIENCE_S
+        # A connection that is new is not idle: its first request may take its time.
+        patience = self._recorder.hang_up_after if self._has_answered else 0
+        patience = patience or _PATIENCE_S
         if not select.select([self.connection], [], [], patience)[0]:
             self.close_connection = True
             return
         with contextlib.suppress(ConnectionError):
             super().handle_one_request()
+            self._has_answered = True
             if not self._recorder.hang_up_after:
                 self.close_connection = True
             return

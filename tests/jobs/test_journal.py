@@ -6,7 +6,7 @@ import sqlite3
 from copy import deepcopy
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -134,6 +134,25 @@ class SqliteJournalTests(_Suite, SynchronousTestCase):
         self.addCleanup(again.stop)
         (loaded,) = self.now(again.load())
         self.assertEqual(to_record(loaded), to_record(job))
+
+    def test_who_is_cancelled_leaves_the_order_as_it_is(self) -> None:
+        """A thread is at an older record: the newer one waits for it, or would be written over."""
+        threads = SlowThreads()
+        journal = SqliteJournal(os.path.abspath(self.mktemp()), threads)
+        journal.start()
+        self.addCleanup(journal.stop)
+        job = new_job(Direction.PUSH, REQUEST, 1, 5.0)
+        threads.is_slow = True
+        older = journal.save(job)
+        older.cancel()
+        self.failureResultOf(older, CancelledError)
+        job.happens(Event.PAUSE, 7.0)
+        newer = journal.save(job)
+        self.assertEqual(len(threads.waiting), 1)
+        threads.go_on()
+        self.now(newer)
+        (loaded,) = self.now(journal.load())
+        self.assertEqual(loaded.state, State.PAUSED)
 
     def test_what_is_kept_beside_a_job_survives(self) -> None:
         self.now(self.journal.attach("a", Kind.RECEIPT, b"receipt"))

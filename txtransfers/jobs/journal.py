@@ -10,8 +10,9 @@ saved after it.
 import json
 import sqlite3
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
+from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock, succeed
 from zope.interface import Interface, implementer
@@ -116,6 +117,23 @@ class SqliteJournal:
         """See :meth:`IJournal.load`."""
         return self._threads.run(self._database.read, _load)
 
+    def _in_order(
+        self, write: Callable[[sqlite3.Connection], None], durable: bool = True
+    ) -> "Deferred[None]":
+        """Write after all that was to be written before.
+
+        Who is cancelled waits no longer; the write, which a thread may be at, keeps its turn. Else
+        an older record could take the place of a newer one.
+        """
+        waiter: Deferred[None] = Deferred()
+
+        def done(result: Any) -> None:
+            if not waiter.called:
+                waiter.callback(result)  # a Failure fails it
+
+        self._order.run(self._threads.run, self._database.write, write, durable).addBoth(done)
+        return waiter
+
     def save(self, job: Job, durable: bool = True) -> "Deferred[None]":
         """See :meth:`IJournal.save`."""
         record = json.dumps(to_record(job))
@@ -125,7 +143,7 @@ class SqliteJournal:
                 "INSERT OR REPLACE INTO job VALUES (?, ?, ?)", (job.id, job.sequence, record)
             )
 
-        return self._order.run(self._threads.run, self._database.write, write, durable)
+        return self._in_order(write, durable)
 
     def attach(self, job: str, kind: Kind, data: bytes) -> "Deferred[None]":
         """See :meth:`IJournal.attach`."""
@@ -136,7 +154,7 @@ class SqliteJournal:
                 "INSERT OR REPLACE INTO attachment VALUES (?, ?, ?)", (job, kind.value, packed)
             )
 
-        return self._order.run(self._threads.run, self._database.write, write, False)
+        return self._in_order(write, durable=False)
 
     def attached(self, job: str, kind: Kind) -> "Deferred[bytes | None]":
         """See :meth:`IJournal.attached`."""
@@ -156,7 +174,7 @@ class SqliteJournal:
             db.executemany("DELETE FROM job WHERE id = ?", [(id_,) for id_ in ids])
             db.executemany("DELETE FROM attachment WHERE job = ?", [(id_,) for id_ in ids])
 
-        return self._order.run(self._threads.run, self._database.write, write)
+        return self._in_order(write)
 
 
 def _load(db: sqlite3.Connection) -> tuple[Job, ...]:
