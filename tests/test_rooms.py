@@ -14,7 +14,7 @@ ORDER = (
     {"wire"},
     {
         *("config", "config_foreign", "config_keys", "config_peers", "config_text"),
-        *("config_values", "sqlite", "threads"),
+        *("config_values", "sqlite", "threads", "waiters"),
     },
     {"store"},
     {"transfer"},

@@ -96,6 +96,9 @@ class PeerUnreachable(PeerError):
     """No answer from the peer: refused, unresolved, reset, or silent for too long."""
 
 
+_NOT_FOUND = 404
+
+
 class PeerRefused(PeerError):
     """The peer answered, with an error.
 
@@ -107,6 +110,11 @@ class PeerRefused(PeerError):
         super().__init__(message)
         self.status = status
         self.retry_after = retry_after
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the peer does not know what was asked for (404)."""
+        return self.status == _NOT_FOUND
 
 
 class PeerNonsense(PeerError):

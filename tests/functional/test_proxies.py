@@ -79,6 +79,15 @@ class ProxyCase(LiveTestCase):
 
         wait_until(answers, "the proxy answers")
 
+    def run_nginx(self, text: str, port: int, **places: Any) -> None:
+        """nginx with a configuration, whose ``{folder}`` is its own; ``port`` answers."""
+        program = need(self, "nginx")
+        folder = self.folder / "nginx"
+        folder.mkdir()
+        path = folder / "nginx.conf"
+        path.write_text(text.format(folder=folder, host=HOST, **places))
+        self.run_proxy([program, "-c", path, "-p", folder], port)
+
     def move(self, port: int, target: int) -> None:
         """Push through the proxy, and pull through it, in each compression."""
         a = self.start("A", free_ports(1)[0], OrthancPeers={"B": [peer_url(port)]})
@@ -101,15 +110,8 @@ class ProxyCase(LiveTestCase):
 
 class NginxTests(ProxyCase):
     def nginx(self, target: int) -> tuple[int, int]:
-        program = need(self, "nginx")
         port, welcome = free_ports(2)
-        folder = self.folder / "nginx"
-        folder.mkdir()
-        path = folder / "nginx.conf"
-        path.write_text(
-            NGINX.format(folder=folder, host=HOST, port=port, target=target, welcome=welcome)
-        )
-        self.run_proxy([program, "-c", path, "-p", folder], welcome)
+        self.run_nginx(NGINX, welcome, port=port, target=target, welcome=welcome)
         return port, welcome
 
     def test_between_two_daemons(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from demo import dataset
 from demo.daemon import free_ports
-from tests.functional.live import HOST, LiveTestCase, ask, md5, peer_url, study_of, wait_until
+from tests.functional.live import LiveTestCase, ask, md5, peer_url, study_of, wait_until
 from tests.functional.test_proxies import NGINX_HEAD, ProxyCase
 from tests.functional.wires import Wire
 from tests.real_parts import need
@@ -270,23 +270,14 @@ class SlowCommitTests(ProxyCase):
     """nginx gives up on an answer long before a commit on a slow disk has ended."""
 
     def test_the_sender_finds_out(self) -> None:
-        program = need(self, "nginx")
         port, target = free_ports(2)
-        folder = self.folder / "nginx"
-        folder.mkdir()
-        path = folder / "nginx.conf"
-        path.write_text(
-            (NGINX_HEAD + PATIENT_FOR_A_SECOND).format(
-                folder=folder, host=HOST, port=port, target=target
-            )
-        )
         slow = self.folder / "slow"
         slow.mkdir()
         (slow / "sitecustomize.py").write_text(SLOW_DISK)
         self.patch(os, "environ", os.environ | {"PYTHONPATH": str(slow)})
         b = self.start("B", target)
         self.patch(os, "environ", {k: v for k, v in os.environ.items() if k != "PYTHONPATH"})
-        self.run_proxy([program, "-c", path, "-p", folder], port)
+        self.run_nginx(NGINX_HEAD + PATIENT_FOR_SECONDS, port, port=port, target=target)
         a = self.start("A", free_ports(1)[0], OrthancPeers={"B": [peer_url(port)]})
         uploaded = self.upload(a, dataset.ct_series(self.folder / "ct", 5, 60, 1))
         study = study_of(next(iter(uploaded.values())))
@@ -296,7 +287,7 @@ class SlowCommitTests(ProxyCase):
         self.assert_holds(b, uploaded)
 
 
-PATIENT_FOR_A_SECOND = """
+PATIENT_FOR_SECONDS = """
     server {{
         listen {host}:{port};
         location / {{

@@ -5,7 +5,6 @@ before it is told to anybody outside, and what a running transfer needs in anoth
 every second: after a restart each job goes on from where it was.
 """
 
-import sqlite3
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 
@@ -20,12 +19,13 @@ from ..store.interfaces import Outcome
 from ..threads import IThreads
 from ..transfer.parts import ITransfer, Memo
 from ..transfer.retries import is_worth_retrying
+from ..waiters import Waiters
 from ..wire import codes
 from ..wire.messages import TransferRequest
-from .journal import IJournal, Kind
+from .journal import IJournal
 from .memo import JobMemo
 from .model import ENDED, Direction, Event, Job, State, new_job
-from .receipt import make_receipt
+from .receipts import Receipts
 
 CHECKPOINT_S = 1.0
 """Seconds between two saves of what a running transfer has done."""
@@ -47,7 +47,7 @@ class _Run:
     def __init__(self) -> None:
         self.deferred: Deferred[None] | None = None
         self.wish: _Wish | None = None
-        self.ended: list[Deferred[None]] = []
+        self.ended = Waiters()
         self.checkpoint: IDelayedCall | None = None
 
 
@@ -90,14 +90,12 @@ class JobRunner:
         self._make_transfer = make_transfer
         self._limits = limits
         self._wall_clock = wall_clock
-        self._describe_peer = describe_peer
+        self._receipts = Receipts(journal, threads, describe_peer)
         self._jobs: dict[str, Job] = {}
         self._transfers: dict[str, ITransfer] = {}
         self._running: dict[str, _Run] = {}
-        self._ending: dict[str, list[Deferred[None]]] = {}
+        self._ending: dict[str, Waiters] = {}
         """Jobs that do not run and whose transfer is being abandoned, and who waits for that."""
-        self._unsaved_receipts: dict[str, bytes] = {}
-        """Of jobs that ended while the disk was full."""
         self._timers: dict[str, IDelayedCall] = {}
         self._sequence = 0
         self._stopping = False
@@ -153,17 +151,10 @@ class JobRunner:
         """
         job = self.job(id_)
         if job.state in ENDED and id_ in self._running:  # it is being written
-            waiter: Deferred[None] = Deferred()
-            self._running[id_].ended.append(waiter)
-            await waiter
+            await self._running[id_].ended.wait()
         if id_ in self._ending:
-            await self._end_of_ending(id_)
-        data = self._unsaved_receipts.get(id_)
-        if data is None and job.state in ENDED:
-            data = await self._journal.attached(id_, Kind.RECEIPT)
-        if data is None:
-            raise UnknownJob(f"Job {id_} has no receipt: its state is {job.state.value}")
-        return data
+            await self._ending[id_].wait()
+        return await self._receipts.read(job)
 
     async def submit(self, direction: Direction, request: TransferRequest) -> Job:
         """Take a new job; it is in the journal when this returns."""
@@ -212,7 +203,7 @@ class JobRunner:
             await self._journal.save(job, durable=False)  # should the daemon end before it does
             await ended
         elif id_ in self._ending:
-            await self._end_of_ending(id_)
+            await self._ending[id_].wait()
         elif job.state not in ENDED:
             await self._end(job)
         elif job.kept:
@@ -220,7 +211,7 @@ class JobRunner:
 
     async def _end(self, job: Job) -> None:
         self._forget_timer(job)
-        self._ending[job.id] = []  # nothing starts it in between
+        self._ending[job.id] = Waiters()  # nothing starts it in between
         try:
             await self._cancelled(job, await self._abandon(job))
             await self._journal.save(job)
@@ -228,14 +219,8 @@ class JobRunner:
             self._has_ended(job)
         await self._trim()
 
-    def _end_of_ending(self, id_: str) -> "Deferred[None]":
-        waiter: Deferred[None] = Deferred()
-        self._ending[id_].append(waiter)
-        return waiter
-
     def _has_ended(self, job: Job) -> None:
-        for waiter in self._ending.pop(job.id):
-            waiter.callback(None)
+        self._ending.pop(job.id).fire()
         self._schedule()
 
     async def resubmit(self, id_: str) -> None:
@@ -245,7 +230,7 @@ class JobRunner:
         """
         job = self.job(id_)
         if job.can(Event.RESUBMIT):
-            self._unsaved_receipts.pop(id_, None)
+            self._receipts.forget(job)
             job.anew, job.tries, job.kept = True, 0, False
         await self._happens(job, Event.RESUBMIT)
 
@@ -264,11 +249,10 @@ class JobRunner:
         """Stop a running job for a reason; fires when it has stopped, or ended before."""
         run = self._running[id_]
         is_first, run.wish = run.wish is None, max(wish, run.wish or wish)
-        waiter: Deferred[None] = Deferred()
-        run.ended.append(waiter)
+        ended = run.ended.wait()
         if is_first and run.deferred is not None:
             run.deferred.cancel()  # nothing happens if it has ended, and is being settled
-        return waiter
+        return ended
 
     # Running
 
@@ -324,8 +308,7 @@ class JobRunner:
             await self._settle(job, run, failure)
         finally:
             del self._running[job.id]
-            for waiter in run.ended:
-                waiter.callback(None)
+            run.ended.fire()
             self._schedule()
 
     def _arm_checkpoint(self, job: Job, run: _Run) -> None:
@@ -382,7 +365,7 @@ class JobRunner:
         job.memo = {}
         job.outcomes = _count(outcomes)
         job.happens(Event.SUCCEED, self._wall_clock())
-        await self._write_receipt(job, outcomes)
+        await self._receipts.write(job, self._memo(job), outcomes)
 
     async def _cancelled(self, job: Job, committed: Sequence[Outcome | None] | None) -> None:
         """:param committed: what became of all, if it turned out that all was committed."""
@@ -391,7 +374,7 @@ class JobRunner:
         else:
             job.outcomes = _count(committed)
             job.happens(Event.SUCCEED, self._wall_clock())
-        await self._write_receipt(job, committed or ())
+        await self._receipts.write(job, self._memo(job), committed or ())
         job.memo = {}
 
     async def _failed(self, job: Job, wish: _Wish | None, failure: Failure) -> None:
@@ -427,7 +410,7 @@ class JobRunner:
 
     async def _end_as_failure(self, job: Job, description: tuple[int, str, str]) -> None:
         job.happens(Event.FAIL, self._wall_clock(), description)
-        await self._write_receipt(job, ())
+        await self._receipts.write(job, self._memo(job), ())
 
     def _has_tries(self, job: Job) -> bool:
         return job.tries < len(self._limits.retry_delays)
@@ -481,7 +464,7 @@ class JobRunner:
                 await self._free_kept(job)
 
     async def _free_kept(self, job: Job) -> None:
-        self._ending[job.id] = []  # a resubmission waits
+        self._ending[job.id] = Waiters()  # a resubmission waits
         try:
             committed = await self._abandon(job)
             if committed is None:
@@ -491,17 +474,6 @@ class JobRunner:
             await self._journal.save(job)
         finally:
             self._has_ended(job)
-
-    async def _write_receipt(self, job: Job, outcomes: Sequence[Outcome | None]) -> None:
-        daemon, url = self._describe_peer(job.request.peer)
-        try:
-            instances = await self._memo(job).instances() or ()
-            data = await self._threads.run(make_receipt, job, instances, outcomes, daemon, url)
-            self._unsaved_receipts[job.id] = data
-            await self._journal.attach(job.id, Kind.RECEIPT, data)
-            del self._unsaved_receipts[job.id]
-        except (TransfersError, sqlite3.Error) as error:  # the job ends as it ends
-            log.warn("The receipt of job {id} cannot be saved: {error}", id=job.id, error=error)
 
     async def _trim(self, settled: Job | None = None) -> None:
         """Forget the oldest ended jobs beyond the history's size, but none that is being settled.
@@ -518,7 +490,7 @@ class JobRunner:
         surplus = ended[: max(0, len(ended) - self._limits.history_size)]
         for job in surplus:
             del self._jobs[job.id]
-            self._unsaved_receipts.pop(job.id, None)
+            self._receipts.forget(job)
         for job in surplus:
             if job.kept:
                 await self._abandon(job)

@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from .. import errors
 from ..threads import run_in_parallel
+from ..waiters import Waiters
 from ..wire.plan import Chunk, Instance, Plan
 from . import index
 from .dicom import read_header
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 _MOST_NAMED = 10
 """Instances that an error's text names; the error carries all."""
-
-_BLOCK = 2**20
 
 log = Logger()
 
@@ -65,9 +64,9 @@ class EmbeddedIncoming:
         self._unsyncable: dict[int, errors.TransfersError] = {}
         self._syncing = 0
         self._found = claims_by_instance(contents)
-        self._waiting_for_sync: list[Deferred[None]] = []
+        self._sync_waiters = Waiters()
         self._recovering = False
-        self._waiting_for_recovery: list[Deferred[None]] = []
+        self._recovery_waiters = Waiters()
         self.report: CommitReport | None = None
         self._discarded = False
         self._closed = self._released = False
@@ -159,16 +158,11 @@ class EmbeddedIncoming:
         self._syncing -= 1
         self._sync_soon(None)
         if not self._syncing:
-            waiting, self._waiting_for_sync = self._waiting_for_sync, []
-            for waiter in waiting:
-                if not waiter.called:  # a cancelled one has been
-                    waiter.callback(None)
+            self._sync_waiters.fire()
 
     async def _end_of_syncing(self) -> None:
         while self._syncing:
-            waiter: Deferred[None] = Deferred()
-            self._waiting_for_sync.append(waiter)
-            await waiter
+            await self._sync_waiters.wait()
 
     def _sync_some(self) -> None:
         """Sync, ahead of the commit, which tells of what failed."""
@@ -199,21 +193,17 @@ class EmbeddedIncoming:
     async def _recover_all(self) -> None:
         """Look at all that the log claims; however many wait for that, it is done once."""
         while self._found and not self._is_stopped():
-            waiter: Deferred[None] = Deferred()
-            self._waiting_for_recovery.append(waiter)
+            ended = self._recovery_waiters.wait()
             if not self._recovering:
                 self._recovering = True
                 threads, count = self._store.threads, self._store.commit_threads
                 looking = run_in_parallel(threads, count, self._check, tuple(self._found))
                 Deferred.fromCoroutine(looking).addBoth(self._recovery_ended)
-            await waiter
+            await ended
 
     def _recovery_ended(self, result: Any) -> None:
         self._recovering = False
-        waiting, self._waiting_for_recovery = self._waiting_for_recovery, []
-        for waiter in waiting:
-            if not waiter.called:  # a cancelled one has been
-                waiter.callback(result)  # a Failure fails it
+        self._recovery_waiters.fire(result)
 
     def _is_stopped(self) -> bool:
         return self._closed or self._discarded
@@ -239,8 +229,8 @@ class EmbeddedIncoming:
         self._store.step(Step.RECOVERED)
 
     def _compare(self, position: int, found: Found, path: str) -> None:
-        is_right = self.instances[position].md5
-        if found.has_row and md5_of(path, self._is_stopped) == is_right:
+        expected = self.instances[position].md5
+        if found.has_row and md5_of(path, self._is_stopped) == expected:
             with self._lock:
                 self._verified[position] = 1
             return
@@ -403,10 +393,8 @@ class EmbeddedIncoming:
     async def _close(self) -> None:
         self._closed = True
         while self._recovering:
-            waiter: Deferred[None] = Deferred()
-            self._waiting_for_recovery.append(waiter)
             with contextlib.suppress(Exception):  # whoever needs what it looked at is told
-                await waiter
+                await self._recovery_waiters.wait()
         await self._end_of_syncing()
         self._release()
 

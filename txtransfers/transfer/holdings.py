@@ -9,8 +9,6 @@ from ..wire.plan import Instance
 _MOST_LOOKUPS = 64
 """Requests that it may take; what is not known then counts as not there."""
 
-_NOT_FOUND = 404
-
 Lookup = Callable[[Sequence[Resource]], Awaitable[LookupAnswer]]
 
 
@@ -33,7 +31,7 @@ async def held_by_lookup(
         try:
             answer = await lookup(some)
         except PeerRefused as error:
-            if error.status != _NOT_FOUND:
+            if not error.is_unknown:
                 raise
             half = len(some) // 2
             waiting.extend([some[half:], some[:half]] if half else [])

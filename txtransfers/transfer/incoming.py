@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 import attrs
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -25,6 +24,7 @@ from ..errors import (
 )
 from ..store.interfaces import CommitReport, IIncoming, IInstanceStore
 from ..threads import IThreads
+from ..waiters import Waiters
 from ..wire.identifiers import is_identifier
 from ..wire.plan import check_plan
 from ..wire.pushes import (
@@ -93,7 +93,7 @@ class PushTransactions:
         self._opening = 0
         self._transactions: dict[str, PushTransaction] = {}
         self._traffic: dict[str, Traffic] = {}
-        self._moving: dict[str, list[Deferred[None]]] = {}
+        self._moving: dict[str, Waiters] = {}
         """Those that are being parked or reopened, and who waits for that."""
         self.counters = Counters()
 
@@ -145,25 +145,19 @@ class PushTransactions:
         :param make: opens it where there is none; who looks for it meanwhile waits.
         """
         while id_ in self._moving:
-            await self._end_of_move(id_)
+            await self._moving[id_].wait()
         transaction = self._transactions.get(id_)
         if transaction is not None or not is_transaction_id(id_):
             return transaction
-        self._moving[id_] = []
+        self._moving[id_] = Waiters()
         try:
             found = await self._reopen(id_)
             return await make() if found is None and make is not None else found
         finally:
             self._moved(id_)
 
-    def _end_of_move(self, id_: str) -> "Deferred[None]":
-        waiter: Deferred[None] = Deferred()
-        self._moving[id_].append(waiter)
-        return waiter
-
     def _moved(self, id_: str) -> None:
-        for waiter in self._moving.pop(id_):
-            waiter.callback(None)
+        self._moving.pop(id_).fire()
 
     async def _reopen(self, id_: str) -> PushTransaction | CommitReport | None:
         incoming = await self._store.reopen(_PREFIX + id_)
@@ -212,7 +206,7 @@ class PushTransactions:
         await self._park(id_)
 
     async def _park(self, id_: str) -> None:
-        self._moving[id_] = []
+        self._moving[id_] = Waiters()
         try:
             await self._transactions[id_].park()
         finally:
@@ -308,7 +302,7 @@ class PushTransactions:
         :raises UnknownResource: there is none of that name, or it is committed.
         """
         while id_ in self._moving:
-            await self._end_of_move(id_)
+            await self._moving[id_].wait()
         transaction = self._transactions.get(id_)
         if transaction is not None:
             committed = await transaction.discard()

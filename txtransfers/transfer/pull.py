@@ -121,7 +121,7 @@ class Pull:
         try:
             answer = await self._lookup(progress, is_first=False)
         except PeerRefused as error:
-            if error.status != 404:
+            if not error.is_unknown:
                 raise
             raise SourceChanged(
                 f"What is transferred is not at the peer any more: {error}"
@@ -215,7 +215,7 @@ class Pull:
             try:
                 await parts.retrying(progress, get)
             except PeerRefused as error:
-                if error.status == 404:
+                if error.is_unknown:
                     await self._blame_source(error, progress)
                 if bucket[0].offset + bucket_size(bucket) < _STOCK_LIMIT or error.status != 400:
                     raise

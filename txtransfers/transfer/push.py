@@ -37,7 +37,6 @@ FIND_OUT_S = 60.0
 POLL_S = 0.5
 """Seconds between two questions of how it stands; the peer waits a little itself."""
 
-_NOT_FOUND = 404
 _CONFLICT = 409
 _SERVER_ERROR = 500
 
@@ -122,7 +121,7 @@ class Push:
             try:
                 status = await self._parts.retrying(progress, lambda: self._decided(verify))
             except PeerRefused as error:
-                if error.status != _NOT_FOUND:
+                if not error.is_unknown:
                     raise
                 self._lost()
                 return False
@@ -149,7 +148,7 @@ class Push:
             begun = clock.seconds()
             try:
                 status = await self._peer.push_status(
-                    transaction.path or transaction.may_be_open,
+                    transaction.may_be_open,
                     len(transaction.declared),
                     len(transaction.plan),
                     verify,
@@ -273,7 +272,7 @@ class Push:
                 self._parts.limits.threads,
             )
         except PeerRefused as error:
-            if error.status == _NOT_FOUND:
+            if error.is_unknown:
                 self._lost()
                 return False
             if not await self._holds_less(error, progress):
@@ -360,7 +359,7 @@ class Push:
         undecided = (
             error is None
             or is_worth_retrying(error)
-            or (isinstance(error, PeerRefused) and error.status in (_NOT_FOUND, _CONFLICT))
+            or (isinstance(error, PeerRefused) and (error.is_unknown or error.status == _CONFLICT))
         )
         if error is not None and not undecided:
             self._not_committed(error)
@@ -373,7 +372,7 @@ class Push:
             if error is None:  # it is committed; only what became of each instance is not known
                 self._assume_stored()
                 return True
-            if isinstance(unknown, PeerRefused) and unknown.status == _NOT_FOUND:
+            if isinstance(unknown, PeerRefused) and unknown.is_unknown:
                 self._lost()
                 return False
             raise
@@ -392,7 +391,7 @@ class Push:
     async def _find_out_by_lookup(self, error: TransfersError, progress: Progress) -> bool:
         """A stock peer knows no transaction that it has committed: does it hold all?"""
         if not await self._is_all_there(progress):
-            if isinstance(error, PeerRefused) and error.status == _NOT_FOUND:
+            if isinstance(error, PeerRefused) and error.is_unknown:
                 self._lost()
                 return False
             self._not_committed(error)
@@ -451,7 +450,7 @@ class Push:
         try:
             await self._peer.discard(transaction.may_be_open, self._session)
         except PeerRefused as error:
-            if error.status != _NOT_FOUND or not transaction.asked_to_commit:
+            if not error.is_unknown or not transaction.asked_to_commit:
                 raise
             if transaction.extended:
                 return self._learn(await self._decided(verify=False))

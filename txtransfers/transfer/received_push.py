@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from ..errors import BadState, OutOfRange, TransfersError, UnknownResource
 from ..store.interfaces import CommitReport, IIncoming, Outcome
 from ..threads import IThreads
+from ..waiters import Waiters
 from ..wire.plan import Plan, without
 from ..wire.pushes import PushRequest, PushState, PushStatus
 from .streams import Sink, bucket_sink
@@ -48,9 +49,10 @@ class PushTransaction:
         self._buckets: Plan = without(request.buckets, incoming.held)
         self._state = _State.RECEIVING
         self._receiving: set[Sink] = set()
-        self._waiting: list[Deferred[CommitReport]] = []
+        self._commit_waiters = Waiters()
         self._error = ""
-        self._looking: list[Deferred[PushStatus]] | None = None
+        self._looking = False
+        self._status_waiters = Waiters()
         self.last_used = clock.seconds()
 
     @property
@@ -118,17 +120,15 @@ class PushTransaction:
         """
         while self._state is _State.COMMITTING:
             try:
-                return committed_status(await self._wait())
+                return committed_status(await self._commit_waiters.wait())
             except TransfersError:
                 continue
         self._refuse_if_ended()
-        waiter: Deferred[PushStatus] = Deferred()
-        if self._looking is None:
-            self._looking = [waiter]
+        decided = self._status_waiters.wait()
+        if not self._looking:
+            self._looking = True
             Deferred.fromCoroutine(self._look()).addBoth(self._has_looked)
-        else:
-            self._looking.append(waiter)
-        return await waiter
+        return await decided  # type: ignore[no-any-return]
 
     async def _look(self) -> PushStatus:
         missing = await self._incoming.missing(self._buckets)
@@ -138,10 +138,8 @@ class PushTransaction:
 
     def _has_looked(self, result: PushStatus | Failure) -> None:
         """However many ask meanwhile, one look answers all."""
-        waiting, self._looking = self._looking or [], None
-        for waiter in waiting:
-            if not waiter.called:  # a cancelled one has been
-                waiter.callback(result)  # a Failure fails it
+        self._looking = False
+        self._status_waiters.fire(result)
 
     async def commit(self) -> CommitReport:
         """Verify all, show all. A second call while the first runs waits for the same end.
@@ -152,18 +150,13 @@ class PushTransaction:
         :raises UnknownResource: it is being discarded.
         """
         self._refuse_if_ended()
-        waiter = self._wait()
+        ended = self._commit_waiters.wait()
         if self._state is _State.RECEIVING:
             self._state = _State.COMMITTING
             Deferred.fromCoroutine(self._commit()).addBoth(
                 self._commit_ended, self._clock.seconds()
             )
-        return await waiter
-
-    def _wait(self) -> "Deferred[CommitReport]":
-        waiter: Deferred[CommitReport] = Deferred()
-        self._waiting.append(waiter)
-        return waiter
+        return await ended  # type: ignore[no-any-return]
 
     async def _commit(self) -> CommitReport:
         for sink in list(self._receiving):
@@ -179,10 +172,7 @@ class PushTransaction:
             self._state = _State.RECEIVING
             self._error = result.getErrorMessage()
             self._buckets = without(self._request.buckets, self._incoming.held)
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            if not waiter.called:  # a cancelled one has been
-                waiter.callback(result)  # a Failure fails it
+        self._commit_waiters.fire(result)
 
     def _refuse_if_ended(self) -> None:
         if self._state is _State.ENDED:
