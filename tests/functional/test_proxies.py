@@ -79,14 +79,14 @@ class ProxyCase(LiveTestCase):
 
         wait_until(answers, "the proxy answers")
 
-    def run_nginx(self, text: str, port: int, **places: Any) -> None:
-        """nginx with a configuration, whose ``{folder}`` is its own; ``port`` answers."""
+    def run_nginx(self, text: str, answering: int, /, **places: Any) -> None:
+        """nginx with a configuration, whose ``{folder}`` is its own; a port that answers."""
         program = need(self, "nginx")
         folder = self.folder / "nginx"
         folder.mkdir()
         path = folder / "nginx.conf"
         path.write_text(text.format(folder=folder, host=HOST, **places))
-        self.run_proxy([program, "-c", path, "-p", folder], port)
+        self.run_proxy([program, "-c", path, "-p", folder], answering)
 
     def move(self, port: int, target: int) -> None:
         """Push through the proxy, and pull through it, in each compression."""
