@@ -465,6 +465,30 @@ class _Suite:
         self.now(incoming.write([Piece(declared[1].id, half, files[1][half:])]))
         self.assertEqual(self.now(incoming.missing(plan)), ())
 
+    def test_the_beginning_of_a_bucket_that_is_there(self: Any) -> None:
+        files = [make(n, filler=2000) for n in (1, 2, 3)]
+        (held,) = self.put(files[2])
+        declared = [instance(f, f"{n:08x}-" + ZERO[9:]) for n, f in enumerate(files[:2])]
+        declared.append(instance(files[2], held))
+        size = declared[0].size
+        bucket = (Chunk(held, 0, declared[2].size), *(Chunk(i.id, 100, 900) for i in declared[:2]))
+        begin = declared[2].size
+        incoming = self.now(self.store.receive(declared, "one", b"", True))
+        self.assertEqual(incoming.prefix(bucket), begin)
+        for start, end, there in ((200, 300, 0), (0, 150, 50), (150, 200, 200), (300, 1200, 900)):
+            self.now(incoming.write([Piece(declared[0].id, start, files[0][start:end])]))
+            self.assertEqual(incoming.prefix(bucket), begin + there)
+        self.now(incoming.write([Piece(declared[1].id, 100, files[1][100:400])]))
+        self.assertEqual(incoming.prefix(bucket), begin + 1200)
+        self.now(incoming.close())
+        incoming = self.now(self.store.reopen("one"))
+        self.now(incoming.missing((bucket,)))
+        self.assertEqual(incoming.prefix(bucket), begin + 1200)
+        for start in (0, 1000):
+            self.now(incoming.write([Piece(declared[0].id, start, files[0][start:size])]))
+        self.assertEqual(incoming.prefix(bucket), begin + 1200)
+        self.assertEqual(incoming.prefix(((Chunk(declared[0].id, 0, size)),)), size)
+
     def test_it_is_found_again(self: Any) -> None:
         data = make(1, filler=2000)
         one = instance(data)

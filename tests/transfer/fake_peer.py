@@ -145,7 +145,8 @@ class FakePeer:
         return parse_push_status(encoded, instances, buckets)
 
     async def put_bucket(self, path: str, body: Any, session: str) -> None:
-        path, _, bucket = path.rpartition("/")
+        path, _, asked = path.rpartition("/")
+        bucket, _, offset = asked.partition("?offset=")
         number = int(bucket)
         touched: list[None] = []
         producer = body.make(lambda: touched.append(None))
@@ -155,10 +156,10 @@ class FakePeer:
         assert producer.length == len(data), "the Content-Length is wrong"
         assert touched, "progress shows"
         assert body.content_type == "application/octet-stream"
-        await self._ask(f"PUT {number}", session)
+        await self._ask(f"PUT {asked}", session)
         id_ = path.removeprefix("/transfers/push/")
         with self._answering():
-            sink = await self.pushes.receive(id_, number)
+            sink = await self.pushes.receive(id_, number, int(offset or 0))
             sink.write(data)
             await self.pushes.finish_bucket(id_, sink, 0)
 

@@ -262,6 +262,32 @@ class IncomingTests(SynchronousTestCase):
         for one in (asked[0], *asked[2:]):
             self.assertEqual(self.successResultOf(one).missing, {1})
 
+    def test_a_bucket_is_gone_on_with_in_its_middle(self) -> None:
+        self.successResultOf(self.start(self.pushes.open(self.extended())))
+        self.put(self.KEY, 0, self.data[:100])
+        sink = self.receive(self.KEY, 1)
+        sink.write(self.data[100:150])
+        sink._work()  # as much has come that it is handed on
+        sink.abort()
+        self.pushes.received(self.KEY, sink)
+        for verify in (False, True):
+            status = self.status(verify)
+            self.assertEqual((status.missing, status.partial), ({1}, {1: 50}))
+            self.assertEqual((status.received, status.wasted), (150, 0))
+        sink = self.successResultOf(self.start(self.pushes.receive(self.KEY, 1, 50)))
+        sink.write(self.data[150:])
+        self.successResultOf(self.start(self.pushes.finish_bucket(self.KEY, sink, 0)))
+        self.successResultOf(self.start(self.pushes.commit(self.KEY)))
+        self.assertEqual(list(self.store.files.values()), [self.data])
+
+    def test_an_offset_beyond_the_bucket(self) -> None:
+        self.successResultOf(self.start(self.pushes.open(self.extended())))
+        receiving = self.start(self.pushes.receive(self.KEY, 0, 101))
+        self.assertIn("101", str(self.failureResultOf(receiving, OutOfRange).value))
+        sink = self.successResultOf(self.start(self.pushes.receive(self.KEY, 0, 100)))
+        self.successResultOf(self.start(self.pushes.finish_bucket(self.KEY, sink, 0)))
+        self.assertEqual(self.status().missing, {0, 1}, "a sender that lies deceives itself")
+
     def test_what_came_is_told_also_what_broke_off(self) -> None:
         self.successResultOf(self.start(self.pushes.open(self.extended())))
         self.put(self.KEY, 0, self.data[:100])
@@ -271,7 +297,7 @@ class IncomingTests(SynchronousTestCase):
         self.pushes.received(self.KEY, sink)
         for verify in (False, True):
             status = self.status(verify)
-            self.assertEqual((status.received, status.broken_off), (150, 50))
+            self.assertEqual((status.received, status.wasted), (150, 50))
         self.successResultOf(self.start(self.pushes.discard(self.KEY)))
         self.successResultOf(self.start(self.pushes.open(self.extended())))
         self.assertEqual(self.status().received, 0)

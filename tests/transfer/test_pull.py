@@ -27,6 +27,7 @@ from txtransfers.store.interfaces import Outcome
 from txtransfers.transfer.parts import ITransfer
 from txtransfers.transfer.progress import Progress
 from txtransfers.transfer.pull import Pull
+from txtransfers.wire.codecs import encoder
 from txtransfers.wire.messages import Compression, Level, Resource, TransferRequest
 from txtransfers.wire.plan import MAX_URL_LENGTH, Instance
 
@@ -141,6 +142,7 @@ class PullTests(SynchronousTestCase):
 
     def test_answers_of_another_length(self) -> None:
         for mangle in (lambda data: data[:-1], lambda data: data + b"!", lambda _data: b""):
+            self.memo, self.store = FakeMemo(), SlowStore()
             self.peer.mangle = mangle
             error = self.failure(self.pull(threads=1), WrongLength)
             for word in ('"b"', self.ids[0], str(len(self.peer.store.files[self.ids[0]]))):
@@ -230,11 +232,48 @@ class PullTests(SynchronousTestCase):
         self.assertEqual(self.peer.asked, ["POST lookup", *self.buckets[1:]])
         self.assert_arrived()
 
+    def test_a_bucket_is_gone_on_with_in_its_middle(self) -> None:
+        """After a cut, and in another life."""
+        data = self.peer.store.files[self.ids[0]]
+        for compression in Compression:
+            self.setUp()
+            real = self.peer.get_bucket
+            cuts: list[str] = []
+
+            async def cut(
+                path: str,
+                sink: Any,
+                session: str,
+                cuts: Any = cuts,
+                real: Any = real,
+                compression: Any = compression,
+            ) -> None:
+                if len(cuts) < 2:
+                    cuts.append(path)
+                    code = encoder(compression)
+                    start = int(path.partition("offset=")[2].partition("&")[0])
+                    sink.write(code.encode(data[start : start + 300]) + code.finish()[:-9])
+                    sink._work()
+                    raise PeerUnreachable("cut")
+                await real(path, sink, session)
+
+            self.peer.get_bucket = cut  # type: ignore[method-assign]
+            pull = self.pull(compression, retries=1, threads=1)
+            failing = self.begin(pull)
+            self.clock.advance(1)
+            self.failureResultOf(failing, PeerUnreachable)
+            again = self.begin(self.pull(compression, threads=1))
+            self.successResultOf(again)
+            self.assert_arrived()
+            starts = [path.partition("offset=")[2].partition("&")[0] for path in cuts]
+            self.assertEqual(starts, ["0", "300"])
+            self.assertIn(f"GET {self.ids[0][:2]} 600", self.peer.asked)
+
     def test_what_was_under_way_counts_as_fetched_twice(self) -> None:
         for compression in Compression:
             self.setUp()
             self.interrupted()
-            self.memo.state = {"in_flight": 70}
+            self.memo.state = {"in_flight": 70, "unstaged": 70}
             self.progress = Progress()
             pull = self.pull(compression)
             self.successResultOf(self.begin(pull))
@@ -404,6 +443,9 @@ class PullTests(SynchronousTestCase):
 
             def missing(self, plan: Any) -> Any:
                 return succeed(tuple(range(len(plan))))
+
+            def prefix(self, _bucket: Any) -> int:
+                return 0
 
             def close(self) -> Any:
                 return succeed(None)

@@ -120,7 +120,8 @@ class StatusTests(PushCase):
             "Replaced": [],
             "Error": "",
             "Received": "0",
-            "BrokenOff": "0",
+            "Partial": {},
+            "Wasted": "0",
         }
         self.assertEqual(wanted, self.status(path))
         for number in (0, 3):

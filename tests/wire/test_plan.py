@@ -15,6 +15,7 @@ from txtransfers.wire.plan import (
     check_plan,
     chunks_path,
     plan_buckets,
+    rest_of,
 )
 from txtransfers.wire.pushes import parse_push, push_json
 
@@ -139,6 +140,28 @@ class PlanTests(SynchronousTestCase):
             chunks_path(bucket, "none"),
             "/transfers/chunks/a.b?offset=5&size=30&compression=none",
         )
+
+
+class RestTests(SynchronousTestCase):
+    @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=6), st.data())
+    def test_first_bytes_and_rest_are_the_whole(
+        self, sizes: list[tuple[int, int]], data: st.DataObject
+    ) -> None:
+        bucket = tuple(Chunk(str(n), offset, size) for n, (offset, size) in enumerate(sizes))
+        places = [(c.id, c.offset + n) for c in bucket for n in range(c.size)]
+        offset = data.draw(st.integers(0, len(places)))
+        rest = rest_of(bucket, offset)
+        self.assertEqual(
+            [(c.id, c.offset + n) for c in rest for n in range(c.size)], places[offset:]
+        )
+        self.assertTrue(all(chunk.size for chunk in rest[:1]))
+
+    def test_the_whole_and_nothing(self) -> None:
+        bucket = (Chunk("a", 5, 10), Chunk("b", 0, 3))
+        self.assertEqual(rest_of(bucket, 0), bucket)
+        self.assertEqual(rest_of(bucket, 4), (Chunk("a", 9, 6), Chunk("b", 0, 3)))
+        self.assertEqual(rest_of(bucket, 10), (Chunk("b", 0, 3),))
+        self.assertEqual(rest_of(bucket, 13), ())
 
 
 class CheckTests(SynchronousTestCase):

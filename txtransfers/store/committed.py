@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from ..wire.plan import Instance, Plan
+from ..wire.plan import Bucket, Instance, Plan, bucket_size
 from .interfaces import CommitReport, IIncoming, Piece
 
 
@@ -28,6 +28,10 @@ class CommittedIncoming:
     def missing(self, plan: Plan) -> "Deferred[tuple[int, ...]]":
         """See :meth:`IIncoming.missing`: nothing."""
         return succeed(())
+
+    def prefix(self, bucket: Bucket) -> int:
+        """See :meth:`IIncoming.prefix`: all."""
+        return bucket_size(bucket)
 
     def commit(self) -> "Deferred[CommitReport]":
         """See :meth:`IIncoming.commit`: it has been."""

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from ..wire.messages import Level, Resource
-from ..wire.plan import Chunk, Instance, Plan
+from ..wire.plan import Bucket, Chunk, Instance, Plan
 
 
 @attrs.frozen
@@ -123,6 +123,13 @@ class IIncoming(Interface):
 
         Bytes that were staged before :meth:`IInstanceStore.reopen` count only if they are still
         what was written; it takes the time of reading them all.
+        """
+
+    def prefix(bucket: Bucket) -> int:
+        """How many bytes at the beginning of ``bucket`` need not be written (again).
+
+        Blocking, for a thread of the pool. What was staged before :meth:`IInstanceStore.reopen`
+        counts only once :meth:`missing` has fired.
         """
 
     def commit() -> "Deferred[CommitReport]":

@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from .. import errors
 from ..wire.messages import Level, Resource
-from ..wire.plan import Chunk, Instance, Plan
+from ..wire.plan import Bucket, Chunk, Instance, Plan
 from .dicom import Header, read_header
 from .interfaces import (
     CommitReport,
@@ -218,6 +218,17 @@ class MemoryIncoming:
     def _lacks(self, chunk: Chunk) -> bool:
         present = self._present[chunk.id][chunk.offset : chunk.offset + chunk.size]
         return chunk.id not in self.held and not all(present)
+
+    def prefix(self, bucket: Bucket) -> int:
+        """See :meth:`IIncoming.prefix`."""
+        size = 0
+        for chunk in bucket:
+            present = self._present[chunk.id][chunk.offset : chunk.offset + chunk.size]
+            there = chunk.size if chunk.id in self.held else (present + b"\0").index(0)
+            size += there
+            if there < chunk.size:
+                break
+        return size
 
     def commit(self) -> "Deferred[CommitReport]":
         """See :meth:`IIncoming.commit`."""

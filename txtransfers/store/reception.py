@@ -20,7 +20,7 @@ from zope.interface import implementer
 from .. import errors
 from ..threads import run_in_parallel
 from ..waiters import Waiters
-from ..wire.plan import Chunk, Instance, Plan
+from ..wire.plan import Bucket, Chunk, Instance, Plan
 from . import index
 from .dicom import read_header
 from .interfaces import CommitReport, IIncoming, Piece
@@ -263,6 +263,23 @@ class EmbeddedIncoming:
             return False
         file = self._files.get(position)
         return file is None or file.lacks(chunk.offset, chunk.offset + chunk.size)
+
+    def prefix(self, bucket: Bucket) -> int:
+        """See :meth:`IIncoming.prefix`."""
+        size = 0
+        for chunk in bucket:
+            there = self._reach(chunk) - chunk.offset
+            size += there
+            if there < chunk.size:
+                break
+        return size
+
+    def _reach(self, chunk: Chunk) -> int:
+        """The first byte of a chunk that must come, or its end."""
+        if not self._lacks(chunk):
+            return chunk.offset + chunk.size
+        file = self._files.get(self._positions[chunk.id])
+        return file.reach(chunk.offset) if file is not None else chunk.offset
 
     # The end
 

@@ -9,7 +9,7 @@ import errno
 import hashlib
 import os
 import threading
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
 from io import BytesIO
 from typing import Any, BinaryIO
@@ -51,6 +51,12 @@ class Ranges:
         """Whether all positions from ``start`` up to, without, ``end`` are in the set."""
         place = bisect_left(self._ends, end)
         return place < len(self._starts) and self._starts[place] <= start
+
+    def reach(self, start: int) -> int:
+        """The first position from ``start`` on that is not in the set."""
+        place = bisect_right(self._ends, start)
+        is_in = place < len(self._starts) and self._starts[place] <= start
+        return self._ends[place] if is_in else start
 
     def prefix(self) -> int:
         """How many positions from 0 on are in the set without a gap."""
@@ -145,6 +151,11 @@ class StagedFile:
         """Whether a byte from ``start`` up to ``end`` was not written."""
         with self._lock:
             return self._ranges is not None and not self._ranges.covers(start, end)
+
+    def reach(self, start: int) -> int:
+        """The first byte from ``start`` on that was not written."""
+        with self._lock:
+            return self.instance.size if self._ranges is None else self._ranges.reach(start)
 
     @property
     def verified(self) -> bool:

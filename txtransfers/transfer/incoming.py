@@ -65,11 +65,11 @@ class Counters:
 class Traffic:
     """What came of one push in this life; bytes, as they travelled.
 
-    :ivar broken_off: of these, in bodies that did not come to their end.
+    :ivar wasted: of these, that came to nothing as their body did not come to its end.
     """
 
     received: int = 0
-    broken_off: int = 0
+    wasted: int = 0
 
 
 class PushTransactions:
@@ -250,18 +250,16 @@ class PushTransactions:
         if isinstance(found, CommitReport):
             return committed_status(found)
         traffic = self._traffic.get(id_, Traffic())
-        return attrs.evolve(
-            await found.status(), received=traffic.received, broken_off=traffic.broken_off
-        )
+        return attrs.evolve(await found.status(), received=traffic.received, wasted=traffic.wasted)
 
     def phase(self, id_: str) -> PushState:
         """What a transaction is busy with, where :meth:`status` takes long."""
         transaction = self._transactions.get(id_)
         return transaction.phase if transaction is not None else PushState.VERIFYING
 
-    async def receive(self, id_: str, number: int) -> Sink:
+    async def receive(self, id_: str, number: int, offset: int = 0) -> Sink:
         """See :meth:`PushTransaction.receive`."""
-        return (await self.get(id_)).receive(number)
+        return (await self.get(id_)).receive(number, offset)
 
     async def finish_bucket(self, id_: str, sink: Sink, started: float) -> None:
         """The body has come whole: wait until it is staged. Raises what went wrong with it.
@@ -289,7 +287,7 @@ class PushTransactions:
         if transaction is not None and transaction.received(sink):
             traffic = self._traffic.setdefault(id_, Traffic())
             traffic.received += sink.taken
-            traffic.broken_off += 0 if ended else sink.taken
+            traffic.wasted += 0 if ended else sink.taken - sink.consumed
 
     async def commit(self, id_: str) -> CommitReport:
         """See :meth:`PushTransaction.commit`; a transaction that is committed is no error."""

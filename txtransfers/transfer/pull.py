@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..errors import (
+    BadCompression,
     CorruptedInstances,
     PeerNonsense,
     PeerRefused,
@@ -24,7 +25,7 @@ from ..errors import (
 from ..store.interfaces import CommitReport, IIncoming, Outcome
 from ..wire.identifiers import is_identifier
 from ..wire.messages import Compression, LookupAnswer, TransferRequest, new_transfer_id
-from ..wire.plan import Instance, Plan, bucket_size, chunks_path, plan_buckets
+from ..wire.plan import Instance, Plan, bucket_size, chunks_path, plan_buckets, rest_of
 from .parts import ROUNDS, ITransfer, Memo, Parts, check_source, is_passing
 from .peers import Peer
 from .progress import Progress
@@ -57,6 +58,7 @@ class Pull:
         self._report: CommitReport | None = None
         self._sinks: set[Sink] = set()
         self._under_way: int = memo.state.get("in_flight", 0)
+        self._unstaged: int = memo.state.get("unstaged", 0)
 
     async def run(self, progress: Progress) -> None:
         """See :meth:`ITransfer.run`."""
@@ -173,10 +175,10 @@ class Pull:
         )
 
     def _account(self, progress: Progress) -> None:
-        """Count what was under way when the life before ended: it travels again."""
-        progress.repeated_size += self._under_way
+        """Count what was under way when the life before ended; what was not staged comes again."""
+        progress.repeated_size += self._unstaged
         progress.network_size += self._under_way
-        self._under_way = 0
+        self._under_way = self._unstaged = 0
         if self._request.compression is Compression.NONE:
             progress.at_least(progress.done_size + progress.repeated_size, 0)
 
@@ -188,17 +190,27 @@ class Pull:
         self, plan: Plan, number: int, incoming: IIncoming, progress: Progress
     ) -> None:
         bucket = plan[number]
-        path = chunks_path(bucket, self._request.compression.value)
         parts = self._parts
+        is_right = True
 
         async def get() -> None:
-            sink = bucket_sink(parts.threads, incoming, bucket, self._request.compression)
+            """Fetch what is not there yet; all of it after bytes that were not right."""
+            nonlocal is_right
+            offset = await parts.threads.run(incoming.prefix, bucket) if is_right else 0
+            rest = rest_of(bucket, offset)
+            if not rest:
+                return
+            sink = bucket_sink(parts.threads, incoming, rest, self._request.compression)
             self._sinks.add(sink)
             arrived = False
             try:
+                path = chunks_path(rest, self._request.compression.value)
                 await self._peer.get_bucket(path, sink, self._session)
                 arrived = True
-            except WrongLength as error:
+            except (WrongLength, BadCompression) as error:
+                is_right = False
+                if isinstance(error, BadCompression):
+                    raise
                 raise WrongLength(
                     f'Peer "{self._peer.name}" answered a bucket of instance {bucket[0].id}'
                     f" with another length: {error}"
@@ -206,10 +218,12 @@ class Pull:
             finally:
                 if not arrived:
                     sink.abort()
-                    progress.repeated_size += sink.taken
                 progress.network_size += sink.taken
-                self._sinks.discard(sink)
                 await sink.idle()
+                if not arrived:
+                    kept = sink.consumed if is_right else 0
+                    progress.repeated_size += sink.taken - kept
+                self._sinks.discard(sink)
 
         async with parts.slots.slot(self._request.priority):
             try:
@@ -260,7 +274,10 @@ class Pull:
 
     def state(self) -> Mapping[str, Any]:
         """See :meth:`ITransfer.state`: what is under way; the staging area knows the rest."""
-        return {"in_flight": sum(sink.taken for sink in self._sinks)}
+        return {
+            "in_flight": sum(sink.taken for sink in self._sinks),
+            "unstaged": sum(sink.taken - sink.consumed for sink in self._sinks),
+        }
 
     def keeps(self, error: TransfersError) -> bool:
         """See :meth:`ITransfer.keeps`."""

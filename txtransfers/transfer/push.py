@@ -17,7 +17,7 @@ from zope.interface import implementer
 from ..errors import PeerRefused, SourceChanged, TransfersError, UnknownResource
 from ..store.interfaces import Outcome
 from ..wire.messages import TransferRequest, new_transfer_id
-from ..wire.plan import Instance, bucket_size
+from ..wire.plan import Instance, bucket_size, rest_of
 from ..wire.pushes import PushExtension, PushState, PushStatus, push_json
 from .bodies import BucketBodies
 from .holdings import held_by_lookup
@@ -128,10 +128,11 @@ class Push:
             if self._learn(status):
                 return True
         for number, size in transaction.in_flight.items():
-            progress.repeated_size += 0 if number in transaction.done else size
+            kept = size if number in transaction.done else transaction.partial.get(number, 0)
+            progress.repeated_size += max(0, size - kept)
         transaction.in_flight.clear()
         if status is not None:
-            progress.at_least(status.received, status.broken_off)
+            progress.at_least(status.received, status.wasted)
         self._show(progress)
         done = len(transaction.done)
         self._memo.say(f"Goes on: {done} of {len(transaction.buckets)} buckets have arrived")
@@ -171,6 +172,7 @@ class Push:
             return True
         transaction.hold(status.already_stored)
         transaction.done = set(range(len(transaction.plan))) - status.missing
+        transaction.partial = dict(status.partial)
         return False
 
     def _told(self, status: PushStatus) -> list[Outcome | None]:
@@ -295,25 +297,24 @@ class Push:
         transaction, parts = self._transaction, self._parts
         bucket = transaction.buckets[number]
         path = f"{transaction.path}/{number}"
+        offset = transaction.partial.pop(number, 0)
+        if offset:
+            path += f"?offset={offset}"
 
         def on_sent(size: int) -> None:
             transaction.in_flight[number] = transaction.in_flight.get(number, 0) + size
             progress.network_size += size
 
-        def wasted() -> None:
+        def on_again() -> None:
             progress.repeated_size += transaction.in_flight.pop(number, 0)
 
+        rest = rest_of(bucket, offset)
         bodies = BucketBodies(
-            parts.store, parts.threads, bucket, self._request.compression, on_sent, wasted
+            parts.store, parts.threads, rest, self._request.compression, on_sent, on_again
         )
 
         async def put() -> None:
-            body = await bodies.body()
-            try:
-                await self._peer.put_bucket(path, body, self._session)
-            except BaseException:
-                wasted()
-                raise
+            await self._peer.put_bucket(path, await bodies.body(), self._session)
 
         async with parts.slots.slot(self._request.priority):
             await parts.retrying(progress, put)

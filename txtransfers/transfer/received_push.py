@@ -13,7 +13,7 @@ from ..errors import BadState, OutOfRange, TransfersError, UnknownResource
 from ..store.interfaces import CommitReport, IIncoming, Outcome
 from ..threads import IThreads
 from ..waiters import Waiters
-from ..wire.plan import Plan, without
+from ..wire.plan import Plan, bucket_size, rest_of, without
 from ..wire.pushes import PushRequest, PushState, PushStatus
 from .streams import Sink, bucket_sink
 
@@ -78,10 +78,11 @@ class PushTransaction:
         """Whether nothing is under way."""
         return self._state is _State.RECEIVING and not self._receiving
 
-    def receive(self, number: int) -> Sink:
+    def receive(self, number: int, offset: int = 0) -> Sink:
         """A sink for the body of bucket ``number``; :meth:`received` must follow.
 
-        :raises OutOfRange: there is no such bucket.
+        :param offset: of the first byte of the bucket that comes; those before have come already.
+        :raises OutOfRange: there is no such bucket, or it has not so many bytes.
         :raises BadState: it is being committed. :raises UnknownResource: it is being discarded.
         """
         self._refuse_if_ended()
@@ -91,8 +92,13 @@ class PushTransaction:
             raise OutOfRange(
                 f"There is no bucket {number}: the transaction has {len(self._buckets)}"
             )
+        bucket = self._buckets[number]
+        if offset > bucket_size(bucket):
+            raise OutOfRange(
+                f"Bucket {number} has {bucket_size(bucket)} bytes, and offset is {offset}"
+            )
         sink = bucket_sink(
-            self._threads, self._incoming, self._buckets[number], self._request.compression
+            self._threads, self._incoming, rest_of(bucket, offset), self._request.compression
         )
         self._receiving.add(sink)
         return sink
@@ -131,9 +137,17 @@ class PushTransaction:
         return await decided  # type: ignore[no-any-return]
 
     async def _look(self) -> PushStatus:
-        missing = await self._incoming.missing(self._buckets)
+        incoming, buckets = self._incoming, self._buckets
+        missing = await incoming.missing(buckets)
+        partial: dict[int, int] = await self._threads.run(
+            lambda: {n: size for n in missing if (size := incoming.prefix(buckets[n]))}
+        )
         return PushStatus(
-            PushState.RECEIVING, frozenset(missing), self.already_stored, error=self._error
+            PushState.RECEIVING,
+            frozenset(missing),
+            self.already_stored,
+            error=self._error,
+            partial=partial,
         )
 
     def _has_looked(self, result: PushStatus | Failure) -> None:

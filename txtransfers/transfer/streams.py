@@ -241,6 +241,8 @@ class Sink:
         self._busy = False
         self._idle_waiters: list[Deferred[None]] = []
         self.taken = 0
+        self.consumed = 0
+        """Bytes of ``taken`` that have been handed on."""
 
     def attach(self, source: IPausable) -> None:
         """Tell whom to pause while more is pending than is good."""
@@ -298,6 +300,7 @@ class Sink:
                 self._pending, self._size = [], 0
                 self._resume()
                 await self._consume(data)
+                self.consumed += len(data)
                 if self._size < SLICE and not self._ended:
                     break
         except Exception:

@@ -19,7 +19,8 @@ class Transaction:
     :ivar skipped: positions, among all instances, of those that were not declared to the peer.
     :ivar held: positions, among those declared, that the peer holds and that are not sent.
     :ivar done: numbers of the buckets that have arrived.
-    :ivar in_flight: bucket -> bytes of it that have been sent, while it is under way.
+    :ivar partial: bucket -> how many of its first bytes need not be sent; what the peer said last.
+    :ivar in_flight: bucket -> bytes of its last try, while it is not known what became of them.
     :ivar asked_to_commit: whether the peer may have begun to commit.
     """
 
@@ -32,6 +33,7 @@ class Transaction:
         self.skipped = from_ranges(state.get("skipped", ()), _ANY, "skipped")
         self.held = from_ranges(state.get("held", ()), _ANY, "held")
         self.done = set(from_ranges(state.get("done", ()), _ANY, "done"))
+        self.partial: dict[int, int] = {}
         self.in_flight = {int(n): size for n, size in state.get("in_flight", {}).items()}
         self._bucket_size: int = state.get("bucket_size", 0)
         self.declared: tuple[Instance, ...] = ()
@@ -85,6 +87,7 @@ class Transaction:
         self.extended = self.asked_to_commit = False
         self.skipped = self.held = frozenset()
         self.done.clear()
+        self.partial.clear()
         self.in_flight.clear()
 
     @property

@@ -332,7 +332,8 @@ class PushBucket(TransfersResource):
     async def _take(self, request: StreamingRequest) -> None:
         transactions = self._transactions
         started = self._clock.seconds()
-        sink = await transactions.receive(self._id, int(self._number))
+        offset = _size_argument(request, "offset")
+        sink = await transactions.receive(self._id, int(self._number), offset)
         try:
             await request.body.into(sink)
         except BaseException:

@@ -67,6 +67,18 @@ def without(plan: Plan, held: Container[str]) -> Plan:
     return tuple(tuple(chunk for chunk in bucket if chunk.id not in held) for bucket in plan)
 
 
+def rest_of(bucket: Bucket, offset: int) -> Bucket:
+    """What is left of a bucket behind its first ``offset`` bytes."""
+    rest: list[Chunk] = []
+    for chunk in bucket:
+        if offset >= chunk.size:
+            offset -= chunk.size
+            continue
+        rest.append(Chunk(chunk.id, chunk.offset + offset, chunk.size - offset))
+        offset = 0
+    return tuple(rest)
+
+
 def _split(instance: Instance, target: int) -> list[Chunk]:
     if instance.size < 2 * target:
         return [Chunk(instance.id, 0, instance.size)]

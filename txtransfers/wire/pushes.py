@@ -84,8 +84,9 @@ class PushStatus:
         there; ``different`` of instances that were there with other content and were left,
         ``replaced`` of those that were replaced.
     :ivar error: why the last commit failed.
+    :ivar partial: of missing buckets, how many of their first bytes need not come again.
     :ivar received: bytes of bodies that arrived, as they travelled, in this life of the receiver;
-        ``broken_off`` of these, in bodies that did not come to their end.
+        ``wasted`` of these, that came to nothing as their body did not come to its end.
     """
 
     state: PushState
@@ -94,8 +95,9 @@ class PushStatus:
     different: frozenset[int] = frozenset()
     replaced: frozenset[int] = frozenset()
     error: str = ""
+    partial: Mapping[int, int] = {}
     received: int = 0
-    broken_off: int = 0
+    wasted: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The value as it travels."""
@@ -106,8 +108,9 @@ class PushStatus:
             "Different": to_ranges(self.different),
             "Replaced": to_ranges(self.replaced),
             "Error": self.error,
+            "Partial": {str(number): str(size) for number, size in self.partial.items()},
             "Received": str(self.received),
-            "BrokenOff": str(self.broken_off),
+            "Wasted": str(self.wasted),
         }
 
 
@@ -145,7 +148,8 @@ class _Status(msgspec.Struct):
     Replaced: list[list[int]] = []
     Error: str = ""
     Received: str = "0"
-    BrokenOff: str = "0"
+    Wasted: str = "0"
+    Partial: dict[str, str] = {}
 
 
 def parse_push(body: bytes) -> PushRequest:
@@ -214,8 +218,12 @@ def parse_push_status(body: bytes, instances: int, buckets: int) -> PushStatus:
         from_ranges(raw.Different, instances, "Different"),
         from_ranges(raw.Replaced, instances, "Replaced"),
         raw.Error[:_LONGEST_ERROR],
+        {
+            read_size(number, "A bucket of Partial"): read_size(size, "A size of Partial")
+            for number, size in raw.Partial.items()
+        },
         read_size(raw.Received, "Received"),
-        read_size(raw.BrokenOff, "BrokenOff"),
+        read_size(raw.Wasted, "Wasted"),
     )
 
 
