@@ -332,12 +332,19 @@ class IncomingTests(SynchronousTestCase):
         self.successResultOf(self.start(self.pushes.commit(id_)))
 
     def test_a_full_disk_ends_the_transaction(self) -> None:
+        """The other buckets are refused for the same: their sender may see these answers first."""
         id_ = self.open()
-        sink = self.receive(id_, 0)
+        sink, other = self.receive(id_, 0), self.receive(id_, 1)
         sink._failure = Failure(StorageFull("No room left"))
         finishing = self.start(self.pushes.finish_bucket(id_, sink, 0))
         self.failureResultOf(finishing, StorageFull)
-        self.assert_gone(id_)
+        for late in (
+            self.pushes.finish_bucket(id_, other, 0),
+            self.pushes.receive(id_, 1),
+            self.pushes.commit(id_),
+        ):
+            told = self.failureResultOf(self.start(late), StorageFull)
+            self.assertEqual("No room left", told.getErrorMessage())
         self.assertEqual((self.store.discarded, self.pushes.counters.aborted), (1, 1))
 
     def test_numbers_of_buckets(self) -> None:
@@ -436,7 +443,7 @@ class IncomingTests(SynchronousTestCase):
         self.successResultOf(self.start(self.pushes.discard(id_)))
         self.assertTrue(sink.failed)
         sink.write(self.data[50:100])
-        self.failureResultOf(self.start(self.pushes.finish_bucket(id_, sink, 0)), CancelledError)
+        self.failureResultOf(self.start(self.pushes.finish_bucket(id_, sink, 0)), UnknownResource)
         self.assertEqual(self.pushes.counters.received_bytes, 0)
 
     def test_what_is_refused_takes_no_room(self) -> None:

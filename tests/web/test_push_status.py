@@ -580,7 +580,10 @@ class FullDiskTests(PushCase):
         self.assertEqual(4, self.house.transactions.available)
         self.assertEqual(1, self.house.transactions.counters.aborted)
         self.assertEqual(0, self.house.transactions.bodies.held)
-        self.assert_unknown(path)
+        self.assert_refused(
+            self.house.request("POST", f"{path}/commit", b""), 507, 19, "No room left"
+        )
+        self.assertEqual(404, self.house.request("GET", path).status)
 
     def test_while_another_bucket_comes(self) -> None:
         path = self.open_on_a_full_disk()
@@ -589,7 +592,7 @@ class FullDiskTests(PushCase):
         self.assertEqual(507, self.house.request("PUT", f"{path}/0", FILE).status)
         other.send(FILE[500:])
         (answer,) = other.answers()
-        self.assertIn(answer.status, (404, 507))
+        self.assert_refused(answer, 507, 19, "No room left")
         self.assertEqual(0, self.house.transactions.bodies.held)
         self.assertEqual(1, self.house.transactions.counters.aborted)
         self.assertEqual(4, self.house.transactions.available)

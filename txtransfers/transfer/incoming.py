@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 import attrs
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -45,6 +46,8 @@ _PREFIX = "push."
 """How the names of staging areas begin that belong to a push."""
 
 _STOPPED_RETRY_S = 10
+
+_GIVEN_UP_KEPT = 100
 
 log = Logger()
 
@@ -95,6 +98,8 @@ class PushTransactions:
         self._traffic: dict[str, Traffic] = {}
         self._moving: dict[str, Waiters] = {}
         """Those that are being parked or reopened, and who waits for that."""
+        self._given_up: dict[str, str] = {}
+        """Why the last few were ended here: their other buckets are refused for the same."""
         self.counters = Counters()
 
     @property
@@ -118,6 +123,7 @@ class PushTransactions:
         extension = request.extension
         note = await self._threads.run(push_json, (), request.buckets, request.compression)
         id_ = extension.key if extension is not None else str(uuid4())
+        self._given_up.pop(id_, None)
         known = await self._find(id_, lambda: self._receive(id_, request, note))
         assert known is not None
         if isinstance(known, CommitReport):
@@ -217,8 +223,10 @@ class PushTransactions:
         """A transaction that is open.
 
         :raises UnknownResource: there is none of that name (any more).
+        :raises StorageFull: the disk became full, which ended it.
         :raises TooBusy: it was parked, and there is no room for it now.
         """
+        self._refuse_if_given_up(id_)
         found = await self._known(id_)
         if isinstance(found, CommitReport):
             raise UnknownResource(f"The push transaction {id_[:100]} is committed")
@@ -270,16 +278,32 @@ class PushTransactions:
         try:
             await sink.finish()
             ended = True
-        except StorageFull:
+        except StorageFull as error:
             self.received(id_, sink)
-            log.warn("Push transaction {id} is given up: the disk is full", id=id_)
-            if id_ in self._transactions:
-                await self.discard(id_)
+            await self._give_up(id_, error)
             raise
+        except CancelledError:
+            self._refuse_if_given_up(id_)
+            raise UnknownResource(
+                f"The push transaction {id_} was deleted while this bucket came"
+            ) from None
         finally:
             self.received(id_, sink, ended)
         self.counters.received_bytes += sink.taken
         self.counters.reception_seconds += self._clock.seconds() - started
+
+    async def _give_up(self, id_: str, error: StorageFull) -> None:
+        if id_ in self._given_up or id_ not in self._transactions:
+            return
+        log.warn("Push transaction {id} is given up: the disk is full", id=id_)
+        self._given_up[id_] = str(error)
+        if len(self._given_up) > _GIVEN_UP_KEPT:
+            del self._given_up[next(iter(self._given_up))]
+        await self.discard(id_)
+
+    def _refuse_if_given_up(self, id_: str) -> None:
+        if id_ in self._given_up:
+            raise StorageFull(self._given_up[id_])
 
     def received(self, id_: str, sink: Sink, ended: bool = False) -> None:
         """See :meth:`PushTransaction.received`. :param ended: whether all of it came, and right."""
@@ -291,6 +315,7 @@ class PushTransactions:
 
     async def commit(self, id_: str) -> CommitReport:
         """See :meth:`PushTransaction.commit`; a transaction that is committed is no error."""
+        self._refuse_if_given_up(id_)
         found = await self._known(id_)
         return found if isinstance(found, CommitReport) else await found.commit()
 

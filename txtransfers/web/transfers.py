@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 from twisted.web.server import Request
@@ -345,10 +345,6 @@ class PushBucket(TransfersResource):
             await transactions.finish_bucket(self._id, sink, started)
         except WrongLength as error:
             raise WrongLength(f"Bucket {int(self._number)}: {error}") from None
-        except CancelledError:
-            raise UnknownResource(
-                f"The push transaction {self._id} was deleted while this bucket came"
-            ) from None
 
 
 def transfers_tree(parts: "SiteParts") -> Resource:
