@@ -69,8 +69,9 @@ class DefaultTests(ConfigTestCase):
                 maximum_storage_size=0,
                 peers={},
                 transfers=config.TransfersSettings(
-                    threads=6,
-                    bucket_size=4096 * 1024,
+                    threads=None,
+                    max_threads=64,
+                    bucket_size=None,
                     cache_size=128 * 2**20,
                     max_push_transactions=4,
                     max_http_retries=0,

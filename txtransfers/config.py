@@ -33,8 +33,10 @@ __all__ = ["PeerSettings", "Settings", "TransfersSettings", "default", "load", "
 class TransfersSettings:
     """How transfers move.
 
-    :ivar threads: buckets in flight for one transfer.
-    :ivar bucket_size: bytes that a bucket should have; it may have twice as many.
+    :ivar threads: buckets in flight to one peer; None where they follow the link, up to
+        ``max_threads``.
+    :ivar bucket_size: bytes that a bucket should have, it may have twice as many; None where that
+        follows the link.
     :ivar cache_size: bytes of memory for buckets in flight, in total.
     :ivar max_push_transactions: pushes that are received at once.
     :ivar max_http_retries: further attempts, for each bucket.
@@ -47,8 +49,9 @@ class TransfersSettings:
     :ivar delta: whether what the receiver holds is not sent; None: where asking costs nothing.
     """
 
-    threads: int
-    bucket_size: int
+    threads: int | None
+    max_threads: int
+    bucket_size: int | None
     cache_size: int
     max_push_transactions: int
     max_http_retries: int

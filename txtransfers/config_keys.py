@@ -22,6 +22,7 @@ class Kind(Enum):
 
     BOOLEAN = "true or false"
     INTEGER = "a whole number"
+    INTEGER_OR_AUTO = 'a whole number or "auto"'
     SECONDS = "a number of seconds"
     TEXT = "a text"
     DELAYS = "an array of numbers of seconds"
@@ -157,18 +158,27 @@ TRANSFERS_KEYS = (
     Key(
         "Threads",
         "threads",
+        Kind.INTEGER_OR_AUTO,
+        "auto",
+        'How many buckets are in flight at once to one peer; "auto" follows what the link gives.',
+        minimum=1,
+        maximum=1000,
+    ),
+    Key(
+        "MaxThreads",
+        "max_threads",
         Kind.INTEGER,
-        6,
-        "How many buckets of one transfer are in flight at once.",
+        64,
+        'How many they may become where Threads is "auto".',
         minimum=1,
         maximum=1000,
     ),
     Key(
         "BucketSize",
         "bucket_size",
-        Kind.INTEGER,
-        4096,
-        "The size that a bucket should have; a bucket may be twice as large.",
+        Kind.INTEGER_OR_AUTO,
+        "auto",
+        'The size that a bucket should have; it may be twice as large. "auto" follows the link.',
         unit="KB",
         scale=KIBIBYTE,
         minimum=1,

@@ -139,6 +139,10 @@ def _integer(key: Key, value: object, _path: str, _problems: list[str]) -> int:
     return value * key.scale
 
 
+def _integer_or_auto(key: Key, value: object, path: str, problems: list[str]) -> int | None:
+    return None if value == "auto" else _integer(key, value, path, problems)
+
+
 def _seconds(key: Key, value: object, _path: str, _problems: list[str]) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise unlike(key, value)
@@ -257,6 +261,7 @@ def _checked_http(key: Key, value: str) -> str:
 SCALARS: Mapping[Kind, Converter] = {
     Kind.BOOLEAN: _boolean,
     Kind.INTEGER: _integer,
+    Kind.INTEGER_OR_AUTO: _integer_or_auto,
     Kind.SECONDS: _seconds,
     Kind.DELAYS: _delays,
     Kind.TEXT: _text,

@@ -30,14 +30,14 @@ from .jobs.runner import JobLimits, JobRunner
 from .store.archive import EmbeddedArchive
 from .store.embedded import EmbeddedStore
 from .threads import Threads
-from .transfer.congestion import apply, choose, current
+from .transfer.congestion import choose, current
 from .transfer.incoming import PushTransactions, is_push
-from .transfer.parts import ITransfer, Limits, Memo, Parts
+from .transfer.link import Link
+from .transfer.parts import STREAMED, ITransfer, Limits, Memo, Parts
 from .transfer.peers import Peer
 from .transfer.pull import Pull, staging_name
 from .transfer.push import Push
 from .transfer.slots import Slots
-from .transfer.streams import SLICE
 from .web.server import StreamingSite
 from .web.site import SiteParts, make_site
 from .wire.messages import TransferRequest
@@ -89,8 +89,6 @@ def makeService(options: Options) -> "Daemon":
         raise SystemExit(f"txtransfers: {error}") from None
     from twisted.internet import reactor  # noqa: PLC0415
 
-    for bound in sockets:
-        apply(bound, congestion)  # what they accept inherits it
     forget_jobs = bool(options["no-jobs"])
     return Daemon(reactor, settings, sockets, lock, forget_jobs, congestion)
 
@@ -204,7 +202,7 @@ class Daemon(Service):
                 name,
                 peer,
                 settings.http_timeout,
-                transfers.threads,
+                Link(reactor, transfers.threads, transfers.max_threads),
                 self._congestion,
             )
             for name, peer in settings.peers.items()
@@ -227,22 +225,20 @@ class Daemon(Service):
 
     def _build_transfers(self) -> None:
         reactor, transfers = self._reactor, self._settings.transfers
-        # In memory, a bucket in flight has at most twice BucketSize; one that arrives, four slices.
-        self._slots = Slots(max(1, transfers.cache_size // (2 * transfers.bucket_size)))
+        self._memory = Slots(transfers.cache_size)
         self._transactions = PushTransactions(
             reactor,
             self._threads,
             self._store,
             transfers.max_push_transactions,
-            Slots(max(1, transfers.cache_size // (4 * SLICE))),
+            Slots(max(1, transfers.cache_size // STREAMED)),
         )
         self._parts = Parts(
             reactor,
             self._store,
             self._threads,
-            self._slots,
+            self._memory,
             Limits(
-                transfers.threads,
                 transfers.bucket_size,
                 transfers.max_http_retries,
                 transfers.peer_commit_timeout,
@@ -290,6 +286,7 @@ class Daemon(Service):
             raise SystemExit(f"txtransfers: {error}") from None
         self._threads.start()
         self._site = self._make_site()
+        self._site.congestion = self._congestion
         Deferred.fromCoroutine(self._open()).addErrback(
             lambda failure: log.failure("The start failed", failure)
         )
@@ -307,7 +304,7 @@ class Daemon(Service):
                 self._peers,
                 self._transactions,
                 self._parts.originator,
-                lambda: self._slots.held * 2 * self._settings.transfers.bucket_size,
+                lambda: int(self._memory.held),
             )
         )
 

@@ -100,12 +100,16 @@ class AdviceTests(Case):
         self.assert_says(details, '"B"', "no-such-host.invalid", "cannot be resolved", "check Url")
 
 
+FIXED = {"Threads": 2, "BucketSize": 4096}
+
+
 class LinkTests(Case):
     def test_a_cut_connection(self) -> None:
-        wire = Wire(cut_after=3 * MB)
-        a, b = self.pair(wire)
+        wire = Wire(cut_after=3 * MB, cuts=9)  # on a warm connection, one costs only a new one
+        a, b = self.pair(wire, Transfers=FIXED)
         _uploaded, study = self.study(a)
         self.assert_says(self.failure(a, "send", study), '"B"', "PUT", "connection")
+        wire.cuts_left = 0
         self.assertEqual(len(self.staged("B")), 1, "it waits for the job to be resubmitted")
         self.act(a, a.client.get("/jobs")[0], "cancel")
         self.assert_empty(b)
@@ -156,7 +160,7 @@ class LinkTests(Case):
 
     def test_no_progress_for_too_long(self) -> None:
         wire = Wire(hold_after=2 * MB)
-        a, b = self.pair(wire, a={"HttpTimeout": 1})
+        a, b = self.pair(wire, a={"HttpTimeout": 1}, Transfers=FIXED)
         _uploaded, study = self.study(a)
         self.assert_says(self.failure(a, "send", study), '"B"', "no progress for 1 s")
         wire.release()
@@ -172,16 +176,18 @@ class LinkTests(Case):
 
 
 class SteeringTests(Case):
-    def held(self, **settings: Any) -> tuple[Wire, Any, Any, dict[str, Any], str]:
+    def held(
+        self, transfers: dict[str, Any] = FIXED, **settings: Any
+    ) -> tuple[Wire, Any, Any, dict[str, Any], str]:
         wire = Wire(hold_after=2 * MB)
-        a, b = self.pair(wire, **settings)
+        a, b = self.pair(wire, Transfers=transfers, **settings)
         uploaded, study = self.study(a)
         job = self.submit(a, "send", study)
         wait_until(wire.holding.is_set, "the middle of a bucket")
         return wire, a, b, uploaded, job
 
     def test_pause_and_resume_in_the_middle_of_a_bucket(self) -> None:
-        wire, a, b, uploaded, job = self.held(Transfers={"BucketSize": 512, "Threads": 2})
+        wire, a, b, uploaded, job = self.held({"BucketSize": 512, "Threads": 2})
         self.assertEqual(self.act(a, job, "pause"), 200)
         self.wait_for(a, job, "Paused", PROMPT_S)
         done = self.job(a, job)["Content"]["CompletedHttpQueries"]
@@ -225,7 +231,7 @@ class SteeringTests(Case):
 
     def test_pushes_in_the_middle_are_not_disturbed_by_one_too_many(self) -> None:
         wire = Wire(hold_after=2 * MB)
-        a, b = self.pair(wire, ConcurrentJobs=3, Transfers={"MaxPushTransactions": 2})
+        a, b = self.pair(wire, ConcurrentJobs=3, Transfers=FIXED | {"MaxPushTransactions": 2})
         uploaded, study = self.study(a)
         jobs = [self.submit(a, "send", study) for _ in range(2)]
         wait_until(lambda: len(self.staged("B")) == 2, "two transactions are open")
@@ -253,7 +259,7 @@ class SteeringTests(Case):
 class StopTests(Case):
     def running(self) -> tuple[Wire, Any, Any, dict[str, Any], str]:
         wire = Wire(hold_after=2 * MB)
-        a, b = self.pair(wire)
+        a, b = self.pair(wire, Transfers=FIXED)
         uploaded, study = self.study(a)
         job = self.submit(a, "send", study)
         wait_until(wire.holding.is_set, "the middle of a bucket")
@@ -295,7 +301,7 @@ class StopTests(Case):
 
     def puller_ends(self, how: signal.Signals) -> None:
         wire = Wire(hold_after=2 * MB)
-        a, b = self.pair(wire)
+        a, b = self.pair(wire, Transfers=FIXED)
         uploaded, study = self.study(b)
         job = self.submit(a, "pull", study)
         wait_until(wire.holding.is_set, "the middle of a bucket")
@@ -313,7 +319,7 @@ class StopTests(Case):
 
     def test_the_peer_ends_while_we_pull(self) -> None:
         wire = Wire(hold_after=2 * MB)
-        a, b = self.pair(wire)
+        a, b = self.pair(wire, Transfers=FIXED)
         uploaded, study = self.study(b)
         job = self.submit(a, "pull", study)
         wait_until(wire.holding.is_set, "the middle of a bucket")

@@ -94,6 +94,10 @@ class Transfer:
     def keeps(self, error: TransfersError) -> bool:
         return self.keeping and is_passing(error)
 
+    def figures(self) -> dict[str, Any]:
+        """See :meth:`ITransfer.figures`."""
+        return {}
+
     def outcomes(self) -> Sequence[Outcome | None]:
         return self.results
 
@@ -235,15 +239,21 @@ class RunnerTests(RunnerCase):
         self.transfers[0].runs[0].callback(None)
         self.assert_state(job, State.SUCCESS)
 
+    def running(self, jobs: list[Job]) -> list[bool]:
+        return [job.state is State.RUNNING for job in jobs]
+
     def test_no_more_at_once_than_allowed_and_by_priority(self) -> None:
-        jobs = [self.submit(priority) for priority in (0, 0, 0, 9, 5)]
-        running = [job.state is State.RUNNING for job in jobs]
-        self.assertEqual(running, [True, True, False, False, False])
+        jobs = [self.submit(priority) for priority in (9, 9, 0, 9, 5)]
+        self.assertEqual(self.running(jobs), [True, True, False, False, False])
         self.transfers[0].runs[0].callback(None)
         self.assert_state(jobs[3], State.RUNNING)
         self.transfers[1].runs[0].callback(None)
         self.assert_state(jobs[4], State.RUNNING)
         self.assert_state(jobs[2], State.PENDING)
+
+    def test_an_urgent_one_does_not_wait_for_lower_ones(self) -> None:
+        jobs = [self.submit(priority) for priority in (0, 0, 0, 9, 5, 9, 9)]
+        self.assertEqual(self.running(jobs), [True, True, False, True, True, True, False])
 
     def test_failure_says_why(self) -> None:
         job = self.submit()

@@ -26,6 +26,7 @@ from txtransfers.store.interfaces import CommitReport, IIncoming
 from txtransfers.store.memory import MemoryStore
 from txtransfers.threads import SynchronousThreads
 from txtransfers.transfer.incoming import PushTransactions
+from txtransfers.transfer.link import Link
 from txtransfers.transfer.parts import Limits, Parts
 from txtransfers.transfer.slots import Slots
 from txtransfers.wire.codecs import encoder
@@ -94,11 +95,23 @@ class FakePeer:
         self.paths: list[str] = []
         self.lie: Callable[[tuple[Instance, ...]], Sequence[Instance]] = lambda instances: instances
         self.mangle: Callable[[bytes], bytes] = lambda data: data
+        self._clock = clock
+        self.link = Link(clock, 2, 64)
         self._threads = SynchronousThreads()
         self.pushes = PushTransactions(clock, self._threads, self.store, 4, Slots(99))
 
     def session(self, transfer_id: str) -> FakeSession:
         return FakeSession(transfer_id)
+
+    def take(self, threads: int) -> None:
+        """Have so many buckets in flight."""
+        self.link = Link(self._clock, threads, 64)
+
+    async def meet(self) -> None:
+        pass
+
+    def prepare(self, count: int) -> None:
+        pass
 
     async def _ask(self, request: str, session: str) -> None:
         if request != "answer to commit":
@@ -184,7 +197,7 @@ class FakePeer:
             found = await self.store.lookup(resources)
         return LookupAnswer(tuple(self.lie(found)), self.originator)
 
-    async def get_bucket(self, path: str, sink: Any, session: str) -> None:
+    async def get_bucket(self, path: str, sink: Any, session: str, _on_left: Any) -> None:
         url = urlsplit(path)
         arguments = {name: values[0] for name, values in parse_qs(url.query).items()}
         offset, size = int(arguments["offset"]), int(arguments["size"])
@@ -263,12 +276,11 @@ class SlowStore(MemoryStore):
 def parts(
     clock: Clock,
     store: MemoryStore,
-    threads: int = 2,
     bucket_size: int = 1000,
     retries: int = 0,
-    slots: int = 10,
+    memory: int = 2**27,
     delta: bool | None = None,
 ) -> Parts:
     """The collaborators of a transfer."""
-    limits = Limits(threads, bucket_size, retries, commit_timeout=600.0, delta=delta)
-    return Parts(clock, store, SynchronousThreads(), Slots(slots), limits, str(uuid4()))
+    limits = Limits(bucket_size, retries, commit_timeout=600.0, delta=delta)
+    return Parts(clock, store, SynchronousThreads(), Slots(memory), limits, str(uuid4()))

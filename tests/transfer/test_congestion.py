@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txtransfers.errors import ConfigurationError
 from txtransfers.transfer import congestion
+from txtransfers.transfer.tcp import tune
 
 
 def used_by(connection: socket.socket) -> str:
@@ -34,11 +35,11 @@ class CongestionTests(SynchronousTestCase):
     def test_what_is_accepted_inherits_it(self) -> None:
         name = congestion.choose("reno")
         with closing(socket.socket()) as listener, closing(socket.socket()) as near:
-            congestion.apply(listener, name)
+            tune(listener, name)
             listener.bind(("127.0.0.1", 0))
             listener.listen()
             near.connect(listener.getsockname())
-            congestion.apply(near, name)
+            tune(near, name)
             far, _address = listener.accept()
             with closing(far):
                 self.assertEqual((used_by(near), used_by(far)), ("reno", "reno"))
@@ -47,5 +48,5 @@ class CongestionTests(SynchronousTestCase):
         with closing(socket.socket()) as connection:
             before = used_by(connection)
             for name in (None, "no-such-control"):
-                congestion.apply(connection, name)
+                tune(connection, name)
             self.assertEqual(used_by(connection), before)

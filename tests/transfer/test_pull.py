@@ -45,7 +45,10 @@ class PullTests(SynchronousTestCase):
         self.progress = Progress()
         self.memo = FakeMemo()
 
-    def pull(self, compression: Compression = Compression.NONE, **limits: int) -> Pull:
+    def pull(
+        self, compression: Compression = Compression.NONE, threads: int = 2, **limits: int
+    ) -> Pull:
+        self.peer.take(threads)
         self.parts = parts(self.clock, self.store, **limits)
         request = attrs.evolve(self.request, compression=compression)
         return Pull(self.parts, self.peer, request, self.memo)  # type: ignore[arg-type]
@@ -55,7 +58,7 @@ class PullTests(SynchronousTestCase):
 
     def failure(self, pull: Pull, error: type[Exception]) -> Any:
         failed = self.failureResultOf(self.begin(pull), error).value
-        self.assertEqual(self.parts.slots.held, 0)
+        self.assertEqual((self.parts.memory.held, self.peer.link.slots.held), (0, 0))
         self.assertEqual(self.store.files, {}, "nothing shows")
         return failed
 
@@ -209,7 +212,7 @@ class PullTests(SynchronousTestCase):
         running = self.begin(pull)
         running.cancel()
         self.failureResultOf(running, CancelledError)
-        self.assertEqual((self.parts.slots.held, self.store.discarded), (0, 0))
+        self.assertEqual((self.parts.memory.held, self.store.discarded), (0, 0))
         self.successResultOf(self.begin(pull))
         self.assertEqual(
             self.peer.asked,
@@ -244,6 +247,7 @@ class PullTests(SynchronousTestCase):
                 path: str,
                 sink: Any,
                 session: str,
+                _on_left: Any,
                 cuts: Any = cuts,
                 real: Any = real,
                 compression: Any = compression,
@@ -255,7 +259,7 @@ class PullTests(SynchronousTestCase):
                     sink.write(code.encode(data[start : start + 300]) + code.finish()[:-9])
                     sink._work()
                     raise PeerUnreachable("cut")
-                await real(path, sink, session)
+                await real(path, sink, session, _on_left)
 
             self.peer.get_bucket = cut  # type: ignore[method-assign]
             pull = self.pull(compression, retries=1, threads=1)

@@ -41,7 +41,10 @@ class PushCase(SynchronousTestCase):
         self.progress = Progress()
         self.memo = FakeMemo()
 
-    def push(self, compression: Compression = Compression.NONE, **limits: int) -> Push:
+    def push(
+        self, compression: Compression = Compression.NONE, threads: int = 2, **limits: int
+    ) -> Push:
+        self.peer.take(threads)
         self.parts = parts(self.clock, self.store, **limits)
         request = attrs.evolve(self.request, compression=compression)
         return Push(self.parts, self.peer, request, self.memo)  # type: ignore[arg-type]
@@ -56,7 +59,7 @@ class PushCase(SynchronousTestCase):
         self.assertEqual(self.peer.store.files, self.store.files)
 
     def assert_nothing_held(self) -> None:
-        self.assertEqual(self.parts.slots.held, 0)
+        self.assertEqual((self.parts.memory.held, self.peer.link.slots.held), (0, 0))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
@@ -127,12 +130,12 @@ class PushTests(PushCase):
         self.successResultOf(done)
         self.assertEqual(self.peer.asked[4:], END)
 
-    def test_the_slots_of_all_transfers_together(self) -> None:
-        push = self.push(threads=3, slots=1)
-        self.successResultOf(self.parts.slots.acquire())
+    def test_the_memory_of_all_transfers_together(self) -> None:
+        push = self.push(threads=3, memory=2**20)
+        self.successResultOf(self.parts.memory.acquire(cost=2**20))
         waiting = self.begin(push)
         self.assertEqual(self.peer.asked, ["POST push"])
-        self.parts.slots.release()
+        self.parts.memory.release(2**20)
         self.successResultOf(waiting)
 
     def test_a_bucket_is_tried_again(self) -> None:

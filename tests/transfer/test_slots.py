@@ -50,6 +50,49 @@ class SlotsTests(SynchronousTestCase):
         self.failureResultOf(Deferred.fromCoroutine(fail()), ValueError)
         self.assertEqual(slots.held, 0)
 
+    def test_owners_of_one_priority_share_alike(self) -> None:
+        slots, order = Slots(4), []
+        for owner in "aaaaaabbbb":
+            slots.acquire(owner=owner).addCallback(lambda _r, o=owner: order.append(o))
+        self.assertEqual(order, ["a"] * 4)
+        for owner in "aaaa":
+            slots.release(owner=owner)
+        self.assertEqual("".join(order[4:]), "bbaa")
+
+    def test_costs(self) -> None:
+        slots = Slots(10)
+        first, large, small = slots.acquire(cost=6), slots.acquire(cost=7), slots.acquire(cost=1)
+        self.successResultOf(first)
+        self.assertNoResult(small)  # nobody overtakes the large one for ever
+        slots.release(6)
+        self.successResultOf(large)
+        self.successResultOf(small)
+        slots.release(7)
+        slots.release(1)
+        self.assertEqual((slots.held, slots.contended), (0, False))
+
+    def test_one_that_is_larger_than_all_is_alone(self) -> None:
+        slots = Slots(10)
+        self.successResultOf(slots.acquire(cost=1))
+        large = slots.acquire(cost=99)
+        self.assertNoResult(large)
+        self.assertTrue(slots.contended)
+        slots.release(1)
+        self.successResultOf(large)
+
+    def test_given_back_early(self) -> None:
+        slots = Slots(1)
+
+        async def use() -> None:
+            async with slots.slot() as release:
+                release()
+                release()
+                self.assertEqual(slots.held, 0)
+                await slots.acquire()
+
+        self.successResultOf(Deferred.fromCoroutine(use()))
+        self.assertEqual(slots.held, 1)
+
     def test_thousands_that_end_at_once(self) -> None:
         slots, ended = Slots(1), []
         self.successResultOf(slots.acquire())

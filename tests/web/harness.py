@@ -32,6 +32,7 @@ from txtransfers.store.interfaces import Outcome
 from txtransfers.store.memory import MemoryStore
 from txtransfers.threads import SynchronousThreads
 from txtransfers.transfer.incoming import PushTransactions
+from txtransfers.transfer.link import Link
 from txtransfers.transfer.parts import ITransfer, Limits, Memo, Parts, is_passing
 from txtransfers.transfer.progress import Progress
 from txtransfers.transfer.slots import Slots
@@ -100,6 +101,13 @@ class FakePeer:
         self.base_url = f"http://{name.lower()}.test:8042"
         self.settings = peer_settings(f"{self.base_url}/", remote_self=remote_self)
         self.knows_extension: bool | None = None
+        self.link = Link(Clock(), 4, 4)
+
+    async def meet(self) -> None:
+        """See ``Peer.meet``."""
+
+    def prepare(self, count: int) -> None:
+        """See ``Peer.prepare``."""
 
     def session(self, transfer_id: str) -> "FakeSession":
         """What goes along with each request."""
@@ -188,6 +196,10 @@ class ScriptedTransfer:
         """See :meth:`ITransfer.keeps`."""
         return is_passing(error)
 
+    def figures(self) -> dict[str, Any]:
+        """See :meth:`ITransfer.figures`."""
+        return {}
+
     def outcomes(self) -> Sequence[Outcome | None]:
         """See :meth:`ITransfer.outcomes`."""
         return [Outcome.STORED]
@@ -223,8 +235,8 @@ class House:
             self.clock,
             self.store,
             self.threads,
-            Slots(8),
-            Limits(transfers.threads, transfers.bucket_size, 0, transfers.peer_commit_timeout),
+            Slots(2**27),
+            Limits(transfers.bucket_size, 0, transfers.peer_commit_timeout),
             ORIGINATOR,
         )
         self.jobs = JobRunner(

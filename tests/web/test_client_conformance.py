@@ -29,6 +29,7 @@ from txtransfers.jobs.model import Direction, new_job
 from txtransfers.store.interfaces import Outcome
 from txtransfers.store.memory import MemoryStore
 from txtransfers.threads import SynchronousThreads
+from txtransfers.transfer.link import Link
 from txtransfers.transfer.parts import Limits, Parts
 from txtransfers.transfer.peers import Peer
 from txtransfers.transfer.progress import Progress
@@ -63,7 +64,12 @@ class ClientCase(TestCase):
         port = reactor.listenTCP(0, server, interface="127.0.0.1")
         url = f"http://127.0.0.1:{port.getHost().port}/"
         peer = Peer(
-            reactor, SynchronousThreads(), "B", peer_settings(url, **settings), TIMEOUT_S, 4
+            reactor,
+            SynchronousThreads(),
+            "B",
+            peer_settings(url, **settings),
+            TIMEOUT_S,
+            Link(reactor, 4, 4),
         )
         self.addCleanup(server.idle)
         self.addCleanup(port.stopListening)
@@ -72,8 +78,8 @@ class ClientCase(TestCase):
 
     def parts(self, store: MemoryStore, retries: int = 0) -> Parts:
         """What transfers here are made of."""
-        limits = Limits(4, BUCKET_SIZE, retries, TIMEOUT_S)
-        return Parts(reactor, store, SynchronousThreads(), Slots(8), limits, ORIGINATOR)
+        limits = Limits(BUCKET_SIZE, retries, TIMEOUT_S)
+        return Parts(reactor, store, SynchronousThreads(), Slots(2**27), limits, ORIGINATOR)
 
     def push(self, store: MemoryStore, peer: Peer, request: TransferRequest) -> Push:
         """A transfer to ``peer``."""
@@ -216,7 +222,9 @@ class ExtendedPeerTests(ClientCase):
         house.site.getResourceFor = note  # type: ignore[method-assign]
         port = reactor.listenTCP(0, house.site, interface="127.0.0.1")
         url = f"http://127.0.0.1:{port.getHost().port}/"
-        peer = Peer(reactor, SynchronousThreads(), "B", peer_settings(url), TIMEOUT_S, 4)
+        peer = Peer(
+            reactor, SynchronousThreads(), "B", peer_settings(url), TIMEOUT_S, Link(reactor, 4, 4)
+        )
         self.addCleanup(port.stopListening)
         self.addCleanup(lambda: Deferred.fromCoroutine(peer.close()))
         return peer, asked

@@ -159,7 +159,8 @@ EXTENSIONS = {
     *("SenderTransferID", "TotalSize", "Buckets", "UploadedSize", "DownloadedSize"),  # jobs
     *("NetworkSize", "Retries", "RepeatedSize", "SavedByCompression", "Outcomes"),
     *("SentInstances", "ReceivedInstances", "SkippedInstances", "SkippedSize"),
-    *("EstimatedTimeOfArrival", "History"),
+    *("EstimatedTimeOfArrival", "History", "BucketsInFlight", "MaxBucketsInFlight"),
+    *("BucketSize", "GoodputKBs", "RoundTripMs"),
     # of jobs that stock describes by an empty Content, and of those whose lookup failed:
     *("Compression", "Peer", "Resources", "UploadedSizeMB", "DownloadedSizeMB"),
     *("CompletedHttpQueries", "NetworkSpeedKBs", "TotalInstances", "TotalSizeMB"),

@@ -10,6 +10,7 @@ from txtransfers.wire.messages import Compression
 from txtransfers.wire.plan import (
     MAX_URL_LENGTH,
     Chunk,
+    Cut,
     Instance,
     bucket_size,
     check_plan,
@@ -34,7 +35,7 @@ class PlanTests(SynchronousTestCase):
     def test_every_byte_once(self, sizes: list[int], target: int) -> None:
         wanted = instances(*sizes)
         for base in (None, 30):
-            plan = plan_buckets(wanted, target, base)
+            plan = plan_buckets(wanted, Cut(target), base)
             check_plan(wanted, plan)
             self.assertTrue(all(plan), "no empty bucket")
             for bucket in plan:
@@ -48,7 +49,7 @@ class PlanTests(SynchronousTestCase):
         wanted = instances(*map(len, files))
         held = {i.id: data for i, data in zip(wanted, files, strict=True)}
         arrived = {i.id: bytearray(i.size) for i in wanted}
-        for bucket in plan_buckets(wanted, target, 1700 if is_pull else None):
+        for bucket in plan_buckets(wanted, Cut(target), 1700 if is_pull else None):
             # As a chunks URL says it: instances end to end, from the first chunk's offset on.
             whole = b"".join(held[chunk.id] for chunk in bucket)
             travelling = whole[bucket[0].offset :][: bucket_size(bucket)]
@@ -61,7 +62,7 @@ class PlanTests(SynchronousTestCase):
     @given(st.integers(1, 10**12), st.integers(1, 10**7))
     def test_the_cut_of_one_instance(self, size: int, target: int) -> None:
         target = max(target, size // 1000)
-        plan = plan_buckets(instances(size), target)
+        plan = plan_buckets(instances(size), Cut(target))
         self.assertEqual(len(plan), -(-size // (2 * target)) if size >= 2 * target else 1)
         *equal, last = [bucket_size(bucket) for bucket in plan]
         self.assertEqual(set(equal), {size // len(plan)} if equal else set())
@@ -69,7 +70,7 @@ class PlanTests(SynchronousTestCase):
 
     @given(st.lists(st.integers(1, 99), max_size=60))
     def test_a_bucket_is_closed_as_soon_as_it_holds_the_target(self, sizes: list[int]) -> None:
-        plan = plan_buckets(instances(*sizes), 100)
+        plan = plan_buckets(instances(*sizes), Cut(100))
         for bucket in plan[:-1]:
             self.assertGreaterEqual(bucket_size(bucket), 100)
         for bucket in plan:
@@ -81,7 +82,7 @@ class PlanTests(SynchronousTestCase):
         opening = recorded.load("push-none")[0]
         assert opening.request_body is not None
         request = parse_push(opening.request_body)
-        plan = plan_buckets(request.instances, 65536)
+        plan = plan_buckets(request.instances, Cut(65536))
         self.assertEqual(plan, request.buckets)
         self.assertEqual([bucket_size(bucket) for bucket in plan], [107018] * 3 + [67676, 33838])
         ours = parse_push(push_json(request.instances, plan, Compression.NONE))
@@ -95,43 +96,43 @@ class PlanTests(SynchronousTestCase):
             check_plan(request.instances, request.buckets)
 
     def test_at_twice_the_target_an_instance_is_cut_in_equal_parts(self) -> None:
-        plan = plan_buckets(instances(1000), 100)
+        plan = plan_buckets(instances(1000), Cut(100))
         self.assertEqual([bucket_size(bucket) for bucket in plan], [200] * 5)
-        plan = plan_buckets(instances(1001), 100)
+        plan = plan_buckets(instances(1001), Cut(100))
         self.assertEqual([bucket_size(bucket) for bucket in plan], [166] * 5 + [171])
         self.assertEqual(plan[5], (Chunk(identifier(0), 830, 171),))
 
     def test_from_the_target_on_an_instance_travels_alone(self) -> None:
-        plan = plan_buckets(instances(100, 199), 100)
+        plan = plan_buckets(instances(100, 199), Cut(100))
         self.assertEqual([len(bucket) for bucket in plan], [1, 1])
-        plan = plan_buckets(instances(10, 100, 10, 199, 200, 10), 100)
+        plan = plan_buckets(instances(10, 100, 10, 199, 200, 10), Cut(100))
         self.assertEqual([bucket_size(bucket) for bucket in plan], [100, 199, 200, 30])
 
     def test_small_ones_are_grouped_in_order_of_id(self) -> None:
-        plan = plan_buckets(reversed(instances(60, 30, 20, 50)), 100)
+        plan = plan_buckets(reversed(instances(60, 30, 20, 50)), Cut(100))
         self.assertEqual(
             [[chunk.id for chunk in bucket] for bucket in plan],
             [[identifier(0), identifier(1), identifier(2)], [identifier(3)]],
         )
 
     def test_an_empty_instance_makes_no_chunk(self) -> None:
-        self.assertEqual(plan_buckets(instances(0), 100), ())
-        plan = plan_buckets(instances(0, 5, 0), 100)
+        self.assertEqual(plan_buckets(instances(0), Cut(100)), ())
+        plan = plan_buckets(instances(0, 5, 0), Cut(100))
         self.assertEqual(plan, ((Chunk(identifier(1), 0, 5),),))
         check_plan(instances(0, 5, 0), plan)
 
     def test_in_pull_mode_a_url_stays_short(self) -> None:
         small = instances(*[10] * 100)
         for length in range(20, 80):
-            plan = plan_buckets(small, 10**6, length)
+            plan = plan_buckets(small, Cut(10**6), length)
             urls = ["x" * length + chunks_path(bucket, "gzip") for bucket in plan]
             self.assertLessEqual(max(map(len, urls)), MAX_URL_LENGTH)
             self.assertGreater(len(urls[0]), MAX_URL_LENGTH - 100, "it is used, too")
-        self.assertEqual(len(plan_buckets(small, 10**6)), 1)
+        self.assertEqual(len(plan_buckets(small, Cut(10**6))), 1)
 
     def test_in_pull_mode_a_base_url_that_leaves_no_room(self) -> None:
         """Each instance travels alone then: there is no shorter URL."""
-        plan = plan_buckets(instances(10, 10), 10**6, 3000)
+        plan = plan_buckets(instances(10, 10), Cut(10**6), 3000)
         self.assertEqual([len(bucket) for bucket in plan], [1, 1])
 
     def test_the_route(self) -> None:

@@ -96,6 +96,7 @@ class Job:
     :ivar tries: how often it failed since it was submitted, and was tried again by itself.
     :ivar next_try: when it is tried again, while it waits for that.
     :ivar outcomes: how many instances had each outcome (the value of :class:`Outcome`).
+    :ivar figures: how it moved, when it was looked at last: buckets in flight, goodput, and so on.
     :ivar history: what happened, each with its time; the newest hundred.
     """
 
@@ -119,6 +120,7 @@ class Job:
     tries: int = 0
     next_try: float | None = None
     outcomes: dict[str, int] = attrs.Factory(dict)
+    figures: dict[str, Any] = attrs.Factory(dict)
     history: list[tuple[float, str]] = attrs.Factory(list)
 
     def say(self, text: str, now: float) -> None:
@@ -208,6 +210,7 @@ def to_record(job: Job) -> dict[str, Any]:
         "tries": job.tries,
         "next_try": job.next_try,
         "outcomes": job.outcomes,
+        "figures": job.figures,
         "history": job.history,
     }
 
@@ -246,5 +249,6 @@ def from_record(record: dict[str, Any]) -> Job:
         tries=record.get("tries", 0),
         next_try=record.get("next_try"),
         outcomes=record.get("outcomes", {}),
+        figures=record.get("figures", {}),
         history=[(when, text) for when, text in record.get("history", ())],
     )

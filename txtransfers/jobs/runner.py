@@ -132,6 +132,8 @@ class JobRunner:
 
     def jobs(self) -> tuple[Job, ...]:
         """All jobs, in order of submission."""
+        for id_ in self._running:
+            self._look_at(self._jobs[id_])
         return tuple(self._jobs.values())
 
     def job(self, id_: str) -> Job:
@@ -142,7 +144,14 @@ class JobRunner:
         job = self._jobs.get(id_)
         if job is None:
             raise UnknownJob(f"Unknown job: {id_[:100]}")
+        self._look_at(job)
         return job
+
+    def _look_at(self, job: Job) -> None:
+        """Have the figures of one that runs be those of this moment."""
+        transfer = self._transfers.get(job.id)
+        if transfer is not None and job.state is State.RUNNING:
+            job.figures = dict(transfer.figures())
 
     async def receipt(self, id_: str) -> bytes:
         """The manifest of a job that has ended, as JSON.
@@ -258,7 +267,7 @@ class JobRunner:
 
     def _schedule(self) -> None:
         """Start jobs while there is room."""
-        while not self._stopping and self._has_room():
+        while not self._stopping:
             # One whose last run is still being settled waits until that is in the journal.
             waiting = [
                 job
@@ -267,12 +276,17 @@ class JobRunner:
                 and job.id not in self._running
                 and job.id not in self._ending
             ]
-            if not waiting:
+            first = min(
+                waiting, key=lambda job: (-job.request.priority, job.sequence), default=None
+            )
+            if first is None or not self._has_room(first.request.priority):
                 return
-            self._start(min(waiting, key=lambda job: (-job.request.priority, job.sequence)))
+            self._start(first)
 
-    def _has_room(self) -> bool:
-        return not self._limits.concurrent or len(self._running) < self._limits.concurrent
+    def _has_room(self, priority: int) -> bool:
+        """Whether one more may run; those of lower priority give way, bucket by bucket."""
+        equals = sum(1 for id_ in self._running if self._jobs[id_].request.priority >= priority)
+        return not self._limits.concurrent or equals < self._limits.concurrent
 
     def _start(self, job: Job) -> None:
         job.happens(Event.START, self._wall_clock())
@@ -328,6 +342,7 @@ class JobRunner:
         transfer = self._transfers.get(job.id)
         if transfer is not None:
             job.memo = dict(transfer.state())
+            job.figures = dict(transfer.figures())
 
     async def _settle(self, job: Job, run: _Run, failure: Failure | None) -> None:
         """A run has ended: what that makes of the job."""

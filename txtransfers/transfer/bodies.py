@@ -32,20 +32,21 @@ class BucketBodies:
         self._threads = threads
         self._bucket = bucket
         self._compression = compression
+        self.length = bucket_size(bucket)
+        """Bytes of the body that is travelling."""
         self._on_sent = on_sent
         self._on_again = on_again
 
     async def body(self) -> Body:
         """A body whose length is known: a gzipped bucket is made whole before it travels."""
         compressed: list[bytes] | None = None
-        length = bucket_size(self._bucket)
         if self._compression is Compression.GZIP:
             reader = self._reader()
             try:
                 compressed = await reader.read_all()
             finally:
                 reader.close()
-            length = sum(len(data) for data in compressed)
+            self.length = sum(len(data) for data in compressed)
 
         def make(touch: Callable[[], None]) -> IBodyProducer:
             def on_slice(size: int) -> None:
@@ -54,7 +55,7 @@ class BucketBodies:
 
             self._on_again()
             source: ISlices = self._reader() if compressed is None else MemorySlices(compressed)
-            return RequestBody(length, source, on_slice)
+            return RequestBody(self.length, source, on_slice)
 
         return Body(make, "application/octet-stream")
 

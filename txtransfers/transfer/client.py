@@ -3,6 +3,7 @@
 :mod:`.peers` makes the requests of the protocol with these; the server uses :class:`Stall` too.
 """
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -16,8 +17,8 @@ from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResp
 from zope.interface import implementer
 
 from ..errors import TransfersError
-from .congestion import apply
 from .streams import Sink, widen
+from .tcp import tune
 
 T = TypeVar("T")
 
@@ -81,9 +82,14 @@ class Stall:
                 self._check.cancel()
 
 
-async def deliver(response: IResponse, sink: Sink, stall: Stall) -> None:
-    """The body of ``response`` into ``sink``, until the sink has it all."""
-    receiver = _Receiver(sink, stall)
+async def deliver(
+    response: IResponse, sink: Sink, stall: Stall, on_left: Callable[[int], None]
+) -> None:
+    """The body of ``response`` into ``sink``, until the sink has it all.
+
+    :param on_left: called with the bytes that are still to come, where that is known.
+    """
+    receiver = _Receiver(sink, stall, response.length, on_left)
     response.deliverBody(receiver)
     try:
         await stall.watch(receiver.finished)
@@ -97,9 +103,13 @@ async def deliver(response: IResponse, sink: Sink, stall: Stall) -> None:
 class _Receiver(Protocol):
     """Hands a response's body to a sink, and its backpressure to the transport."""
 
-    def __init__(self, sink: Sink, stall: Stall) -> None:
+    def __init__(
+        self, sink: Sink, stall: Stall, length: Any, on_left: Callable[[int], None]
+    ) -> None:
         self._sink = sink
         self._stall = stall
+        self._left = length
+        self._on_left = on_left
         self.finished: Deferred[None] = Deferred(lambda _d: self._abort())
 
     def connectionMade(self) -> None:
@@ -108,6 +118,9 @@ class _Receiver(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self._stall.touch()
         self._sink.write(data)
+        if isinstance(self._left, int):
+            self._left -= len(data)
+            self._on_left(self._left)
         if self._sink.failed:
             self._abort()
 
@@ -155,36 +168,43 @@ def _as_it_is(response: IResponse) -> IResponse:
 class WideEndpointFactory:
     """Plain TCP, whose transports move more bytes at a time than Twisted's do."""
 
-    def __init__(self, reactor: Any, timeout: float, congestion: str | None = None) -> None:
-        """:param congestion: see :func:`.congestion.choose`."""
+    def __init__(
+        self,
+        reactor: Any,
+        timeout: float,
+        congestion: str | None,
+        on_connected: Callable[[Any], None],
+    ) -> None:
+        """:param congestion: see :func:`.congestion.choose`.
+
+        :param on_connected: called with the socket of each connection.
+        """
         self._reactor = reactor
         self._timeout = timeout
         self._congestion = congestion
+        self._on_connected = on_connected
 
     def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:
         """See :class:`IAgentEndpointFactory`."""
-        return _WideEndpoint(
-            HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=self._timeout),
-            self._congestion,
-        )
+        inner = HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=self._timeout)
+        return _WideEndpoint(inner, self._prepare)
+
+    def _prepare(self, protocol: Any) -> Any:
+        widen(protocol.transport)
+        if hasattr(protocol.transport, "socket"):
+            tune(protocol.transport.socket, self._congestion)
+            self._on_connected(protocol.transport.socket)
+        return protocol
 
 
 @implementer(IStreamClientEndpoint)
 class _WideEndpoint:
-    def __init__(self, inner: IStreamClientEndpoint, congestion: str | None) -> None:
+    def __init__(self, inner: IStreamClientEndpoint, prepare: Callable[[Any], Any]) -> None:
         self._inner = inner
-        self._congestion = congestion
+        self._prepare = prepare
 
     def connect(self, protocolFactory: IProtocolFactory) -> "Deferred[Any]":
-        protocolFactory.noisy = False  # type: ignore[attr-defined]
-
-        def connected(protocol: Any) -> Any:
-            widen(protocol.transport)
-            if hasattr(protocol.transport, "socket"):
-                apply(protocol.transport.socket, self._congestion)
-            return protocol
-
-        return self._inner.connect(protocolFactory).addCallback(connected)
+        return self._inner.connect(protocolFactory).addCallback(self._prepare)
 
 
 def innermost(error: BaseException) -> BaseException:

@@ -6,8 +6,7 @@ administer the network).
 """
 
 import socket
-from contextlib import closing, suppress
-from typing import Any
+from contextlib import closing
 
 from ..errors import ConfigurationError
 
@@ -37,14 +36,6 @@ def current() -> str:
     with closing(socket.socket()) as probe:
         name = probe.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
     return name.rstrip(b"\0").decode("ascii", "replace")
-
-
-def apply(connection: Any, name: str | None) -> None:
-    """Have a socket use it; connections that a listening socket accepts inherit it."""
-    if name is not None:
-        # It may be forbidden meanwhile; the connection is as good as any then.
-        with suppress(OSError):
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())
 
 
 def _is_allowed(name: str) -> bool:

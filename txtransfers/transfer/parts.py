@@ -3,7 +3,8 @@
 # mypy: disable-error-code="misc,empty-body"
 # ruff: noqa: N805
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 import attrs
@@ -13,14 +14,19 @@ from ..errors import PeerRefused, SourceChanged, TransfersError
 from ..store.interfaces import IInstanceStore, Outcome
 from ..threads import IThreads
 from ..wire.plan import Instance
+from .link import Link
 from .progress import Progress
 from .retries import is_worth_retrying, with_retries
 from .slots import Slots
+from .streams import SLICE
 
 T = TypeVar("T")
 
 ROUNDS = 4
 """How often a transfer is gone on with when its end shows that something is missing."""
+
+STREAMED = 4 * SLICE
+"""Bytes of memory that a bucket takes on its way through, either way."""
 
 _FORBIDDEN = (401, 403)
 
@@ -29,13 +35,12 @@ _FORBIDDEN = (401, 403)
 class Limits:
     """What the configuration allows a transfer.
 
-    :ivar threads: its buckets in flight. :ivar bucket_size: bytes.
+    :ivar bucket_size: bytes; None where it follows the link.
     :ivar retries: of a bucket. :ivar commit_timeout: seconds that a peer may take to commit.
     :ivar delta: ``Transfers.Delta``; None: only where it costs no request of its own.
     """
 
-    threads: int
-    bucket_size: int
+    bucket_size: int | None
     retries: int
     commit_timeout: float
     delta: bool | None = None
@@ -46,13 +51,13 @@ class Parts:
     """The collaborators of a transfer.
 
     :ivar originator: the uuid of this daemon's life.
-    :ivar slots: buckets in flight of all transfers together.
+    :ivar memory: bytes for buckets in flight, of all transfers together (``CacheSize``).
     """
 
     reactor: Any
     store: IInstanceStore
     threads: IThreads
-    slots: Slots
+    memory: Slots
     limits: Limits
     originator: str
 
@@ -63,6 +68,25 @@ class Parts:
             progress.retries += 1
 
         return await with_retries(self.reactor, self.limits.retries, request, count)
+
+    @asynccontextmanager
+    async def in_flight(
+        self, link: Link, owner: str, priority: int, whole: int
+    ) -> AsyncIterator[Callable[[], None]]:
+        """Hold what a bucket takes of its link, and of the memory.
+
+        It gives a function to call as soon as the link can carry another one: the wait for the
+        answer is not to leave a gap.
+
+        :param owner: the job, which shares the link with others.
+        :param whole: bytes that are in memory as a whole; 0 where all is streamed.
+        """
+        async with (
+            link.requests.slot(priority, 1, owner),
+            link.slots.slot(priority, 1, owner) as is_free,
+            self.memory.slot(priority, STREAMED + whole, owner),
+        ):
+            yield is_free
 
 
 class Memo(Protocol):
@@ -125,6 +149,9 @@ class ITransfer(Interface):
 
     def keeps(error: TransfersError) -> bool:
         """Whether, after that failure of :meth:`run`, what has arrived is worth keeping."""
+
+    def figures() -> Mapping[str, Any]:
+        """How it moves at this moment: what a job shows of its link, JSON values."""
 
     def outcomes() -> Sequence[Outcome | None]:
         """What became of each instance, in the order of ``Memo.instances``; None: not known."""

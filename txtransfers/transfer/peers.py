@@ -19,8 +19,8 @@ from twisted.internet.defer import TimeoutError as DeferTimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.web._newclient import ParseError
 from twisted.web.client import (
+    URI,
     Agent,
-    HTTPConnectionPool,
     RequestTransmissionFailed,
     ResponseNeverReceived,
 )
@@ -39,11 +39,12 @@ from ..wire import messages, pushes
 from ..wire.messages import LookupAnswer, Resource, TransferRequest
 from ..wire.pushes import PushOpened, PushStatus
 from .client import PlainAgent, Stall, Stalled, WideEndpointFactory, deliver, innermost
+from .link import Link
+from .pool import Pool, Unused
 from .streams import Sink, collecting_sink
 
 T = TypeVar("T")
 
-_CACHED_CONNECTION_S = 30
 _ERROR_SIZE = 64 * 1024
 _LONGEST_QUOTE = 300
 PLUGIN = "transfers"
@@ -66,6 +67,18 @@ class Body:
     content_type: str = "application/json"
 
 
+@attrs.frozen
+class Destination:
+    """Where the body of an answer goes, and who is told how much of it is still to come."""
+
+    sink: Sink
+    on_left: Callable[[int], None]
+
+
+def _ignore(_left: int) -> None:
+    pass
+
+
 def constant(data: bytes, content_type: str = "application/json") -> Body:
     """A body that is in memory."""
     return Body(lambda _touch: data, content_type)
@@ -81,12 +94,10 @@ class Peer:
         name: str,
         settings: PeerSettings,
         http_timeout: float,
-        connections: int,
+        link: Link,
         congestion: str | None = None,
     ) -> None:
-        """:param connections: idle connections that are kept, as many as buckets in flight.
-
-        :param congestion: see :func:`.congestion.choose`.
+        """:param congestion: see :func:`.congestion.choose`.
         :param http_timeout: seconds without progress, where the peer has no ``Timeout`` of its own.
         """
         self.name = name
@@ -95,26 +106,41 @@ class Peer:
         self.timeout = settings.timeout or http_timeout
         self.knows_extension: bool | None = None
         """Whether the last push showed that it knows our extension of pushes."""
+        self.link = link
         self._reactor: IReactorTime = reactor
         self._threads = threads
-        self._pool = HTTPConnectionPool(reactor, persistent=True)
-        self._pool.maxPersistentPerHost = connections
-        self._pool.cachedConnectionTimeout = _CACHED_CONNECTION_S
-        self._pool.retryAutomatically = False
-        factory = WideEndpointFactory(reactor, self.timeout, congestion)
-        self._warm = PlainAgent(Agent.usingEndpointFactory(reactor, factory, self._pool))
-        self._fresh = PlainAgent(Agent.usingEndpointFactory(reactor, factory))
+        self._pool = Pool(reactor, link.cap)
+        self._endpoints = WideEndpointFactory(reactor, self.timeout, congestion, link.connected)
+        self._warm = self._agent(self._pool)
+        self._fresh = self._agent(Unused(self._pool))
+
+    def _agent(self, pool: Any) -> PlainAgent:
+        return PlainAgent(Agent.usingEndpointFactory(self._reactor, self._endpoints, pool))
 
     async def close(self) -> None:
         """Close the idle connections."""
-        await self._pool.closeCachedConnections()
+        await self._pool.close()
+
+    async def meet(self) -> None:
+        """Have the link's round trip known; what fails will show in the next request."""
+        if self.link.round_trip is None:
+            await self._prepare(1)
+
+    def prepare(self, count: int) -> None:
+        """Make up to ``count`` connections ahead, where that saves time."""
+        if not self.link.is_near:
+            self._prepare(count - self.link.connections)
+
+    def _prepare(self, count: int) -> "Deferred[Any]":
+        uri = URI.fromBytes(self.base_url.encode())
+        return self._pool.prepare(self._endpoints.endpointForURI(uri), count)
 
     # The requests of the protocol
 
     async def lookup(self, resources: Sequence[Resource], session: "Session") -> LookupAnswer:
         """Ask for the instances below ``resources`` (``POST /transfers/lookup``)."""
         body = constant(messages.resources_json(resources))
-        answer = await self._call(session, "POST", "/transfers/lookup", body)
+        answer = await self._call(session, "POST", "/transfers/lookup", body, warm=True)
         parsed: LookupAnswer = await self._threads.run(
             self._parse, answer, messages.parse_lookup_answer, "/transfers/lookup"
         )
@@ -160,15 +186,23 @@ class Peer:
     async def commit(self, path: str, timeout: float, session: "Session") -> None:
         """Commit the transaction at ``path``; ``timeout`` seconds until the answer at the most."""
         body = constant(b"", "application/x-www-form-urlencoded")
-        await self._call(session, "POST", f"{path}/commit", body, timeout=timeout)
+        # Asking again on another connection is safe where a second commit is no error.
+        warm = bool(self.knows_extension)
+        await self._call(session, "POST", f"{path}/commit", body, timeout=timeout, warm=warm)
 
     async def discard(self, path: str, session: "Session") -> None:
         """Drop the transaction at ``path``."""
         await self._call(session, "DELETE", path)
 
-    async def get_bucket(self, path: str, sink: Sink, session: "Session") -> None:
-        """Fetch ``path`` (with its arguments) into ``sink``; returns when the sink has it all."""
-        await self._request(session, "GET", path, None, sink=sink, warm=True)
+    async def get_bucket(
+        self, path: str, sink: Sink, session: "Session", on_left: Callable[[int], None] = _ignore
+    ) -> None:
+        """Fetch ``path`` (with its arguments) into ``sink``; returns when the sink has it all.
+
+        :param on_left: called with the bytes that are still to come, where that is known.
+        """
+        destination = Destination(sink, on_left)
+        await self._request(session, "GET", path, None, destination, warm=True)
 
     async def request_pull(
         self, request: TransferRequest, originator: str, as_peer: str, session: "Session"
@@ -224,7 +258,7 @@ class Peer:
         method: str,
         path: str,
         body: Body | None,
-        sink: Sink | None = None,
+        sink: "Destination | None" = None,
         timeout: float | None = None,
         warm: bool = False,
     ) -> Answer:
@@ -234,7 +268,7 @@ class Peer:
                 session, session.warm if warm else session.fresh, method, path, body, sink, timeout
             )
         except (ResponseNeverReceived, RequestTransmissionFailed) as error:
-            if not warm or (sink is not None and sink.taken):
+            if not warm or (sink is not None and sink.sink.taken):
                 self._explain(error, method, path)
         except Exception as error:
             self._explain(error, method, path)
@@ -250,7 +284,7 @@ class Peer:
         method: str,
         path: str,
         body: Body | None,
-        sink: Sink | None,
+        sink: "Destination | None",
         timeout: float | None,
     ) -> Answer:
         stall = Stall(self._reactor, timeout or self.timeout)
@@ -268,11 +302,11 @@ class Peer:
         )
         content_type = _first(response.headers.getRawHeaders("Content-Type"))
         if response.code == 200 and sink is not None:
-            await deliver(response, sink, stall)
+            await deliver(response, sink.sink, stall, sink.on_left)
             return Answer(200, b"", content_type)
         limit = messages.MAX_MESSAGE_SIZE if response.code == 200 else _ERROR_SIZE
         collector, parts = collecting_sink(limit)
-        await deliver(response, collector, stall)
+        await deliver(response, collector, stall, _ignore)
         answer = Answer(response.code, b"".join(parts), content_type)
         if answer.status != 200:
             self._refuse(

@@ -25,7 +25,7 @@ from ..errors import (
 from ..store.interfaces import CommitReport, IIncoming, Outcome
 from ..wire.identifiers import is_identifier
 from ..wire.messages import Compression, LookupAnswer, TransferRequest, new_transfer_id
-from ..wire.plan import Instance, Plan, bucket_size, chunks_path, plan_buckets, rest_of
+from ..wire.plan import Cut, Instance, Plan, bucket_size, chunks_path, plan_buckets, rest_of
 from .parts import ROUNDS, ITransfer, Memo, Parts, check_source, is_passing
 from .peers import Peer
 from .progress import Progress
@@ -57,12 +57,20 @@ class Pull:
         self._incoming: IIncoming | None = None
         self._report: CommitReport | None = None
         self._sinks: set[Sink] = set()
+        self._cut = Cut(1)
         self._under_way: int = memo.state.get("in_flight", 0)
         self._unstaged: int = memo.state.get("unstaged", 0)
 
     async def run(self, progress: Progress) -> None:
         """See :meth:`ITransfer.run`."""
         await self.close()
+        async with self._peer.link.use():
+            await self._peer.meet()
+            self._peer.prepare(self._peer.link.limit)
+            await self._pull(progress)
+        await self.close()
+
+    async def _pull(self, progress: Progress) -> None:
         incoming = await self._open(progress)
         for left in reversed(range(ROUNDS)):
             await self._fetch_missing(incoming, progress)
@@ -74,7 +82,6 @@ class Pull:
                 if not left:
                     raise
                 self._memo.say(f"{error}; what is missing is fetched again")
-        await self.close()
 
     # Opening
 
@@ -171,7 +178,7 @@ class Pull:
         self._account(progress)
         await run_all(
             ((lambda n=n: self._fetch(plan, n, incoming, progress)) for n in missing),  # type: ignore[misc]
-            self._parts.limits.threads,
+            self._peer.link.cap,
         )
 
     def _account(self, progress: Progress) -> None:
@@ -184,14 +191,18 @@ class Pull:
 
     def _plan(self, incoming: IIncoming) -> Plan:
         wanted = [instance for instance in incoming.instances if instance.id not in incoming.held]
-        return plan_buckets(wanted, self._parts.limits.bucket_size, len(self._peer.base_url))
+        self._cut = self._peer.link.cut(self._parts.limits.bucket_size)
+        return plan_buckets(wanted, self._cut, len(self._peer.base_url))
 
     async def _fetch(
         self, plan: Plan, number: int, incoming: IIncoming, progress: Progress
     ) -> None:
-        bucket = plan[number]
-        parts = self._parts
+        bucket, link, parts = plan[number], self._peer.link, self._parts
         is_right = True
+
+        def on_left(size: int) -> None:
+            if link.is_enough(size):
+                is_free()
 
         async def get() -> None:
             """Fetch what is not there yet; all of it after bytes that were not right."""
@@ -205,7 +216,8 @@ class Pull:
             arrived = False
             try:
                 path = chunks_path(rest, self._request.compression.value)
-                await self._peer.get_bucket(path, sink, self._session)
+                with link.watched():
+                    await self._peer.get_bucket(path, sink, self._session, on_left)
                 arrived = True
             except (WrongLength, BadCompression) as error:
                 is_right = False
@@ -225,7 +237,8 @@ class Pull:
                     progress.repeated_size += sink.taken - kept
                 self._sinks.discard(sink)
 
-        async with parts.slots.slot(self._request.priority):
+        whole = 0 if self._request.compression is Compression.NONE else bucket_size(bucket)
+        async with parts.in_flight(link, self._memo.id, self._request.priority, whole) as is_free:
             try:
                 await parts.retrying(progress, get)
             except PeerRefused as error:
@@ -282,6 +295,10 @@ class Pull:
     def keeps(self, error: TransfersError) -> bool:
         """See :meth:`ITransfer.keeps`."""
         return is_passing(error)
+
+    def figures(self) -> Mapping[str, Any]:
+        """See :meth:`ITransfer.figures`."""
+        return self._peer.link.figures(len(self._sinks), self._cut.target)
 
     def outcomes(self) -> Sequence[Outcome | None]:
         """See :meth:`ITransfer.outcomes`."""

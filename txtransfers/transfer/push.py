@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from ..errors import PeerRefused, SourceChanged, TransfersError, UnknownResource
 from ..store.interfaces import Outcome
-from ..wire.messages import TransferRequest, new_transfer_id
+from ..wire.messages import Compression, TransferRequest, new_transfer_id
 from ..wire.plan import Instance, bucket_size, rest_of
 from ..wire.pushes import PushExtension, PushState, PushStatus, push_json
 from .bodies import BucketBodies
@@ -26,6 +26,7 @@ from .peers import Peer
 from .progress import Progress
 from .retries import delay_before, is_worth_retrying
 from .slots import run_all
+from .streams import SLICE
 from .transaction import Transaction
 
 GOODBYE_S = 1.0
@@ -57,13 +58,19 @@ class Push:
         self._session.restore(memo.state.get("cookies", ()))
         self._instances: tuple[Instance, ...] = ()
         self._outcomes: list[Outcome | None] = []
+        self._travelling = 0
         self._last_error: TransfersError | None = None
         """Why the last commit came to nothing although nothing is missing."""
 
     async def run(self, progress: Progress) -> None:
         """See :meth:`ITransfer.run`."""
-        await self._prepare()
-        await self._run(progress)
+        link = self._peer.link
+        async with link.use():
+            await self._peer.meet()
+            await self._prepare()
+            total = sum(instance.size for instance in self._instances)
+            self._peer.prepare(min(link.limit, total // SLICE))
+            await self._run(progress)
         self._transaction.forget()
 
     async def _run(self, progress: Progress) -> None:
@@ -226,9 +233,8 @@ class Push:
         self, progress: Progress, skipped: frozenset[int], delta: bool | None
     ) -> bool:
         parts, transaction = self._parts, self._transaction
-        await parts.threads.run(
-            transaction.begin, self._instances, skipped, parts.limits.bucket_size
-        )
+        cut = self._peer.link.cut(parts.limits.bucket_size)
+        await parts.threads.run(transaction.begin, self._instances, skipped, cut)
         self._show(progress)
         if skipped and not transaction.declared:
             self._outcomes = [Outcome.ALREADY_STORED] * len(self._instances)
@@ -271,7 +277,7 @@ class Push:
         try:
             await run_all(
                 ((lambda n=n: self._send(n, progress)) for n in self._transaction.missing),  # type: ignore[misc]
-                self._parts.limits.threads,
+                self._peer.link.cap,
             )
         except PeerRefused as error:
             if error.is_unknown:
@@ -304,6 +310,8 @@ class Push:
         def on_sent(size: int) -> None:
             transaction.in_flight[number] = transaction.in_flight.get(number, 0) + size
             progress.network_size += size
+            if transaction.in_flight[number] >= bodies.length:
+                is_free()
 
         def on_again() -> None:
             progress.repeated_size += transaction.in_flight.pop(number, 0)
@@ -314,10 +322,18 @@ class Push:
         )
 
         async def put() -> None:
-            await self._peer.put_bucket(path, await bodies.body(), self._session)
+            with self._peer.link.watched():
+                await self._peer.put_bucket(path, await bodies.body(), self._session)
 
-        async with parts.slots.slot(self._request.priority):
-            await parts.retrying(progress, put)
+        whole = 0 if self._request.compression is Compression.NONE else bucket_size(rest)
+        async with parts.in_flight(
+            self._peer.link, self._memo.id, self._request.priority, whole
+        ) as is_free:
+            self._travelling += 1
+            try:
+                await parts.retrying(progress, put)
+            finally:
+                self._travelling -= 1
         transaction.in_flight.pop(number, None)
         transaction.done.add(number)
         progress.bucket_done(bucket_size(bucket))
@@ -471,6 +487,10 @@ class Push:
     def keeps(self, error: TransfersError) -> bool:
         """See :meth:`ITransfer.keeps`: a stock peer has no use for a transaction that waits."""
         return self._transaction.extended and is_passing(error)
+
+    def figures(self) -> Mapping[str, Any]:
+        """See :meth:`ITransfer.figures`."""
+        return self._peer.link.figures(self._travelling, self._transaction.cut.target)
 
     def outcomes(self) -> Sequence[Outcome | None]:
         """See :meth:`ITransfer.outcomes`."""

@@ -1,74 +1,132 @@
 """Who may run: Deferred-based limits on how many buckets travel at once.
 
-:class:`Slots` limits the daemon's buckets in flight, so that their buffers fit in ``CacheSize``;
-:func:`run_all` limits one transfer to its ``Threads``. Priorities: the highest first, then the one
-that waits longest.
+One :class:`Slots` for each peer limits its buckets in flight, one for the daemon their memory, so
+that it fits in ``CacheSize``; :func:`run_all` limits one transfer.
 """
 
 import inspect
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from heapq import heappop, heappush
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, DeferredList, FirstError
 
 
+class _Waiter(NamedTuple):
+    """One that waits, and what it will take."""
+
+    deferred: "Deferred[None]"
+    order: int
+    cost: int
+
+
 class Slots:
-    """A number of slots, and a queue of those who wait for one."""
+    """An amount that is shared, and queues of those who wait for some of it.
+
+    Whoever has the highest priority is served first; among equals, the owner who holds least, so
+    that two jobs share alike; of one owner, in order. Nobody overtakes one that is next and whose
+    cost is too large for what is left; a cost beyond the whole amount is served when nothing else
+    is held.
+    """
 
     def __init__(self, limit: int) -> None:
+        """:param limit: the amount: a number of slots, or bytes of memory."""
         self._limit = limit
-        self._held = 0
+        self._held: dict[object, int] = {}
         self._granting = False
         self._order = count()
-        self._waiting: list[tuple[int, int, Deferred[None]]] = []
+        self._waiting: dict[tuple[int, object], deque[_Waiter]] = {}
+
+    @property
+    def limit(self) -> int:
+        """The whole amount."""
+        return self._limit
 
     @property
     def held(self) -> int:
-        """How many slots are taken."""
-        return self._held
+        """How much is taken."""
+        return sum(self._held.values())
+
+    @property
+    def contended(self) -> bool:
+        """Whether somebody waits."""
+        return any(not w.deferred.called for queue in self._waiting.values() for w in queue)
 
     def resize(self, limit: int) -> None:
-        """Change the number of slots; those taken beyond it stay taken until given back."""
+        """Change the amount; what is taken beyond it stays taken until given back."""
         self._limit = limit
         self._grant()
 
-    def acquire(self, priority: int = 0) -> "Deferred[None]":
-        """Fires once a slot is the caller's, who gives it back by :meth:`release`.
+    def acquire(self, priority: int = 0, cost: int = 1, owner: object = None) -> "Deferred[None]":
+        """Fires once ``cost`` is the caller's, who gives it back by :meth:`release`.
 
         Cancelling leaves the queue.
         """
-        waiter: Deferred[None] = Deferred()
-        heappush(self._waiting, (-priority, next(self._order), waiter))
+        waiter = _Waiter(Deferred(), next(self._order), cost)
+        self._waiting.setdefault((priority, owner), deque()).append(waiter)
         self._grant()
-        return waiter
+        return waiter.deferred
 
-    def release(self) -> None:
-        """Give a slot back."""
-        self._held -= 1
+    def release(self, cost: int = 1, owner: object = None) -> None:
+        """Give back what :meth:`acquire` took."""
+        left = self._held[owner] - cost
+        if left:
+            self._held[owner] = left
+        else:
+            del self._held[owner]
         self._grant()
 
     @asynccontextmanager
-    async def slot(self, priority: int = 0) -> AsyncIterator[None]:
-        """Hold a slot during a ``async with``."""
-        await self.acquire(priority)
+    async def slot(
+        self, priority: int = 0, cost: int = 1, owner: object = None
+    ) -> AsyncIterator[Callable[[], None]]:
+        """Hold ``cost`` during a ``async with``, or until what it gives is called."""
+        await self.acquire(priority, cost, owner)
+        is_held = True
+
+        def release() -> None:
+            nonlocal is_held
+            if is_held:
+                is_held = False
+                self.release(cost, owner)
+
         try:
-            yield
+            yield release
         finally:
-            self.release()
+            release()
 
     def _grant(self) -> None:
         if self._granting:  # a waiter gave back at once: the loop below goes on with the next
             return
         self._granting = True
-        while self._waiting and self._held < self._limit:
-            waiter = heappop(self._waiting)[2]
-            if not waiter.called:  # a cancelled one has been called
-                self._held += 1
-                waiter.callback(None)
+        while (next_ := self._next()) is not None:
+            key, waiter = next_
+            if self._is_too_much(waiter.cost):
+                break
+            self._waiting[key].popleft()
+            self._held[key[1]] = self._held.get(key[1], 0) + waiter.cost
+            waiter.deferred.callback(None)
         self._granting = False
+
+    def _next(self) -> tuple[tuple[int, object], _Waiter] | None:
+        """Who is served next; the cancelled leave."""
+        for key, queue in list(self._waiting.items()):
+            while queue and queue[0].deferred.called:
+                queue.popleft()
+            if not queue:
+                del self._waiting[key]
+        if not self._waiting:
+            return None
+        best = min(
+            self._waiting,
+            key=lambda key: (-key[0], self._held.get(key[1], 0), self._waiting[key][0].order),
+        )
+        return best, self._waiting[best][0]
+
+    def _is_too_much(self, cost: float) -> bool:
+        return bool(self._held) and self.held + cost > self._limit
 
 
 async def run_all(tasks: Iterable[Callable[[], Coroutine[Any, Any, None]]], at_once: int) -> None:

@@ -123,7 +123,7 @@ class SliceProducer:
     def start(self, consumer: IConsumer, on_slice: Callable[[int], None]) -> "Deferred[None]":
         """Produce. Fires after the last slice, or with the error of reading.
 
-        :param on_slice: called with the bytes of each slice that was written.
+        :param on_slice: called with the bytes of each slice that the consumer could pass on.
         """
         self._running = Deferred.fromCoroutine(self._run(consumer, on_slice))
         return self._running
@@ -133,17 +133,20 @@ class SliceProducer:
         try:
             while data := await upcoming:
                 upcoming = Deferred.fromCoroutine(self._source.read())
-                if self._resumed is not None:
-                    await self._resumed
-                if not self._stopped:
-                    self._write(consumer, data)
-                    on_slice(len(data))
-                if self._stopped:
-                    raise CancelledError
+                await self._while_paused()
+                self._write(consumer, data)
+                await self._while_paused()
+                on_slice(len(data))
         finally:
             upcoming.addErrback(lambda _failure: None)
             upcoming.cancel()
             self._source.close()
+
+    async def _while_paused(self) -> None:
+        if self._resumed is not None:
+            await self._resumed
+        if self._stopped:
+            raise CancelledError
 
     def _write(self, consumer: IConsumer, data: bytes) -> None:
         self._writing = True

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
-from ..wire.plan import Instance, Plan, plan_buckets, without
+import attrs
+
+from ..wire.plan import Cut, Instance, Plan, plan_buckets, without
 from ..wire.ranges import from_ranges, to_ranges
 
 _ANY = 2**31
@@ -16,6 +18,7 @@ class Transaction:
 
     :ivar key: what the sender calls it, where the peer knows the extension.
     :ivar extended: whether the peer does.
+    :ivar cut: how large its buckets are.
     :ivar skipped: positions, among all instances, of those that were not declared to the peer.
     :ivar held: positions, among those declared, that the peer holds and that are not sent.
     :ivar done: numbers of the buckets that have arrived.
@@ -35,7 +38,7 @@ class Transaction:
         self.done = set(from_ranges(state.get("done", ()), _ANY, "done"))
         self.partial: dict[int, int] = {}
         self.in_flight = {int(n): size for n, size in state.get("in_flight", {}).items()}
-        self._bucket_size: int = state.get("bucket_size", 0)
+        self.cut = Cut(*state.get("cut", (1,)))
         self.declared: tuple[Instance, ...] = ()
         self.plan: Plan = ()
         self.buckets: Plan = ()
@@ -51,28 +54,26 @@ class Transaction:
             "held": to_ranges(self.held),
             "done": to_ranges(self.done),
             "in_flight": {str(n): size for n, size in self.in_flight.items()},
-            "bucket_size": self._bucket_size,
+            "cut": attrs.astuple(self.cut),
         }
 
-    def begin(
-        self, instances: Sequence[Instance], skipped: frozenset[int], bucket_size: int
-    ) -> None:
+    def begin(self, instances: Sequence[Instance], skipped: frozenset[int], cut: Cut) -> None:
         """A new one, that is not open yet. Takes long for many instances.
 
-        Of an opening whose answer did not come, the key is used again: it may be open after all.
+        An opening whose answer did not come is made again as it was: it may be open after all.
         """
-        is_same = not self.path and (self.skipped, self._bucket_size) == (skipped, bucket_size)
-        key = self.key if is_same else ""
-        self.forget()
-        self.key = key or str(uuid4())
-        self.skipped = skipped
-        self._bucket_size = bucket_size
+        is_same = self.key and not self.path and self.skipped == skipped
+        if not is_same:
+            self.forget()
+            self.key = str(uuid4())
+            self.skipped = skipped
+            self.cut = cut
         self.make_plan(instances)
 
     def make_plan(self, instances: Sequence[Instance]) -> None:
         """Declare ``instances`` in buckets, as in the life before. Takes long for many."""
         self.declared = tuple(i for n, i in enumerate(instances) if n not in self.skipped)
-        self.plan = plan_buckets(self.declared, self._bucket_size)
+        self.plan = plan_buckets(self.declared, self.cut)
         self.hold(self.held)
 
     def hold(self, held: frozenset[int]) -> None:

@@ -72,6 +72,7 @@ def _content(job: Job, runtime: float) -> dict[str, Any]:
         "UploadedSizeMB" if pushing else "DownloadedSizeMB": progress.done_size // _MB,
         "NetworkSpeedKBs": int(progress.network_size / _KB / runtime) if runtime > 0 else 0,
         **transfer_figures(job),
+        **job.figures,
     }
     if job.outcomes:
         content["Outcomes"] = job.outcomes

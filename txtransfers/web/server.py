@@ -20,6 +20,7 @@ from twisted.web.server import Request, Site
 
 from ..errors import TransfersError
 from ..transfer.streams import Sink, widen
+from ..transfer.tcp import tune
 
 _DRAIN_LIMIT = 32 * 2**20
 """Bytes of a body that nobody wants which are still read, so that the answer gets through."""
@@ -136,8 +137,11 @@ class StreamingChannel(HTTPChannel):
     _abandoned = False
 
     def connectionMade(self) -> None:
-        """Let the transport move more bytes at a time."""
+        """Let the transport move more bytes at a time, as the link allows."""
         widen(self.transport)
+        if hasattr(self.transport, "socket"):
+            # What the listening socket has is not inherited where the route names another.
+            tune(self.transport.socket, self.site.congestion)
         super().connectionMade()
 
     def lineLengthExceeded(self, line: bytes) -> None:
@@ -252,6 +256,8 @@ class StreamingSite(Site):
 
     requestFactory = StreamingRequest
     noisy = False
+    congestion: str | None = None
+    """Of its connections; see :func:`.congestion.choose`."""
 
     def __init__(self, resource: IResource, timeout: float, keep_alive: bool = True) -> None:
         """:param timeout: seconds without a byte after which a client is given up.

@@ -4,7 +4,7 @@ Pure functions. A plan is a tuple of buckets; a bucket is a tuple of chunks; the
 are those of its chunks laid end to end.
 """
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 import attrs
 
@@ -47,19 +47,60 @@ def bucket_size(bucket: Bucket) -> int:
     return sum(chunk.size for chunk in bucket)
 
 
+@attrs.frozen
+class Cut:
+    """How large buckets are made; sizes in bytes.
+
+    :ivar target: what a bucket should have; it may have twice as many.
+    :ivar parts: towards the end buckets become smaller, so that the last ones end together: one
+        has at most that part of what is still to be cut. 0: all have the target.
+    :ivar least: smaller ones are not made for that.
+    """
+
+    target: int
+    parts: int = 0
+    least: int = 1
+
+    def at(self, left: int) -> int:
+        """The target when ``left`` bytes are still to be cut."""
+        if not self.parts:
+            return self.target
+        return min(self.target, max(self.least, left // self.parts))
+
+
 def plan_buckets(
-    instances: Iterable[Instance], target: int, base_url_length: int | None = None
+    instances: Iterable[Instance], cut: Cut, base_url_length: int | None = None
 ) -> Plan:
-    """Cut ``instances`` into buckets of about ``target`` bytes.
+    """Cut ``instances`` into buckets, those from the target's size on first, then in order of ID.
 
     :param base_url_length: for pull mode, the characters of the peer's base URL: a bucket is also
         closed before its URL passes :data:`MAX_URL_LENGTH`.
     """
-    ordered = sorted(instances, key=lambda instance: instance.id)
-    large = [i for i in ordered if i.size >= target]
-    small = [i for i in ordered if 0 < i.size < target]
-    split = [(chunk,) for instance in large for chunk in _split(instance, target)]
-    return (*split, *_group(small, target, base_url_length))
+    ordered = sorted((i for i in instances if i.size), key=lambda instance: instance.id)
+    large = [i for i in ordered if i.size >= cut.target]
+    small = [i for i in ordered if i.size < cut.target]
+    left = sum(instance.size for instance in ordered)
+    buckets: list[Bucket] = []
+    group: list[Chunk] = []
+    held = 0
+    for instance in (*large, *small):
+        target = cut.at(left)
+        if instance.size >= target:
+            buckets += [(chunk,) for chunk in _split(instance, cut, left)]
+            left -= instance.size
+            continue
+        if group and _is_url_full(base_url_length, len(group), len(instance.id)):
+            buckets.append(tuple(group))
+            group, held = [], 0
+        group.append(Chunk(instance.id, 0, instance.size))
+        held += instance.size
+        left -= instance.size
+        if held >= target:
+            buckets.append(tuple(group))
+            group, held = [], 0
+    if group:
+        buckets.append(tuple(group))
+    return tuple(buckets)
 
 
 def without(plan: Plan, held: Container[str]) -> Plan:
@@ -79,32 +120,30 @@ def rest_of(bucket: Bucket, offset: int) -> Bucket:
     return tuple(rest)
 
 
-def _split(instance: Instance, target: int) -> list[Chunk]:
-    if instance.size < 2 * target:
-        return [Chunk(instance.id, 0, instance.size)]
-    count = -(-instance.size // (2 * target))
+def _split(instance: Instance, cut: Cut, left: int) -> Iterator[Chunk]:
+    """The chunks of a large instance: equal ones, or towards the end smaller and smaller ones.
+
+    :param left: bytes that are still to be cut, this instance's among them.
+    """
+    if not cut.parts:
+        yield from _equal(instance, cut.target)
+        return
+    done = 0
+    while done < instance.size:
+        size, rest = cut.at(left - done), instance.size - done
+        if rest < size * 3 // 2:
+            size = rest
+        yield Chunk(instance.id, done, size)
+        done += size
+
+
+def _equal(instance: Instance, target: int) -> Iterator[Chunk]:
+    count = -(-instance.size // (2 * target)) if instance.size >= 2 * target else 1
     size = instance.size // count
-    chunks = [Chunk(instance.id, n * size, size) for n in range(count - 1)]
+    for number in range(count - 1):
+        yield Chunk(instance.id, number * size, size)
     last = (count - 1) * size
-    return [*chunks, Chunk(instance.id, last, instance.size - last)]
-
-
-def _group(small: Sequence[Instance], target: int, base_url_length: int | None) -> list[Bucket]:
-    buckets: list[Bucket] = []
-    current: list[Chunk] = []
-    held = 0
-    for instance in small:
-        if current and _is_url_full(base_url_length, len(current), len(instance.id)):
-            buckets.append(tuple(current))
-            current, held = [], 0
-        current.append(Chunk(instance.id, 0, instance.size))
-        held += instance.size
-        if held >= target:
-            buckets.append(tuple(current))
-            current, held = [], 0
-    if current:
-        buckets.append(tuple(current))
-    return buckets
+    yield Chunk(instance.id, last, instance.size - last)
 
 
 def _is_url_full(base: int | None, count: int, id_length: int) -> bool:

@@ -1,0 +1,120 @@
+"""How many buckets are in flight, on simulated links."""
+
+from statistics import median
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.transfer.links import Simulated, run
+from txtransfers.transfer.concurrency import START, Concurrency, Phase
+
+MBIT = 1e6 / 8
+
+
+def settled(limits: list[int]) -> float:
+    """The number that it usually was in the second half."""
+    return median(limits[len(limits) // 2 :])
+
+
+class SimulatedTests(SynchronousTestCase):
+    def assert_fills(self, link: Simulated, share: float, seconds: float = 60) -> list[int]:
+        """The link carries so much of its rate, in the second half, with what was decided."""
+        goodput, limits = run(link, Concurrency(64), seconds)
+        self.assertGreater(goodput, share * link.rate)
+        return limits
+
+    def test_without_loss_a_few_are_enough(self) -> None:
+        for rate, round_trip in ((1000, 0.001), (100, 0.02), (200, 0.1), (5, 0.05)):
+            limits = self.assert_fills(Simulated(rate * MBIT, round_trip), 0.9)
+            self.assertLessEqual(settled(limits), 2 * START)
+
+    def test_with_loss_as_many_as_it_needs(self) -> None:
+        some = self.assert_fills(Simulated(200 * MBIT, 0.1, 0.001), 0.8)
+        self.assertGreater(settled(some), START)
+        many = self.assert_fills(Simulated(200 * MBIT, 0.1, 0.01), 0.4)
+        self.assertGreater(settled(many), 40)
+
+    def test_much_more_than_a_fixed_number(self) -> None:
+        link = Simulated(200 * MBIT, 0.1, 0.01)
+        fixed, _limits = run(link, Concurrency(4, 4), 60)
+        free, _limits = run(link, Concurrency(64), 60)
+        self.assertGreater(free, 6 * fixed)
+
+    def test_found_within_seconds(self) -> None:
+        _goodput, limits = run(Simulated(200 * MBIT, 0.1, 0.01), Concurrency(64), 5)
+        self.assertEqual(limits[-1], 64)
+
+    def test_windows_that_do_not_mind_loss(self) -> None:
+        limits = self.assert_fills(Simulated(200 * MBIT, 0.1, 0.01, bbr=True), 0.9)
+        self.assertLessEqual(settled(limits), 2 * START)
+
+    def test_the_link_becomes_worse_and_better(self) -> None:
+        link = Simulated(200 * MBIT, 0.1)
+
+        def change(time: float) -> None:
+            link.loss = 0.01 if 60 < time < 120 else 0.0
+
+        goodput, limits = run(link, Concurrency(64), 180, change)
+        self.assertGreater(max(limits), 40)
+        self.assertLess(limits[len(limits) // 4], 2 * START)
+        self.assertGreater(goodput, 0.5 * link.rate)
+
+    def test_others_keep_a_share(self) -> None:
+        """It does not crowd out 20 connections: neither side starves."""
+        link = Simulated(200 * MBIT, 0.1, others=20)
+        goodput, _limits = run(link, Concurrency(64), 120)
+        self.assertGreater(goodput, 0.2 * link.rate)
+        self.assertLess(goodput, 0.9 * link.rate)
+
+    @given(st.floats(1, 1000), st.floats(0.001, 0.3), st.floats(0, 0.03), st.integers(1, 64))
+    def test_always_within_its_bounds(
+        self, rate: float, round_trip: float, loss: float, cap: int
+    ) -> None:
+        _goodput, limits = run(Simulated(rate * MBIT, round_trip, loss), Concurrency(cap), 10)
+        self.assertTrue(all(1 <= limit <= cap for limit in limits))
+
+
+class SampleTests(SynchronousTestCase):
+    def feed(self, decide: Concurrency, rate: float, epochs: int = 1, **more: bool) -> None:
+        for _ in range(epochs * 4):
+            decide.sample(0.05, rate * 0.05, 0.1, full=more.get("full", True), queued=False)
+
+    def test_trouble_halves_once_in_an_epoch(self) -> None:
+        decide = Concurrency(64)
+        decide.trouble()
+        decide.trouble()
+        self.assertEqual(decide.limit, START // 2)
+        self.feed(decide, 1e6)
+        for expected in (2, 1, 1):
+            decide.trouble()
+            self.feed(decide, 1e6)
+            self.assertEqual(decide.limit, expected)
+
+    def test_after_trouble_it_recovers(self) -> None:
+        decide = Concurrency(64)
+        decide.trouble()
+        _goodput, limits = run(Simulated(200 * MBIT, 0.1, 0.005), decide, 60)
+        self.assertGreater(limits[-1], START)
+
+    def test_nothing_is_learned_where_there_is_not_enough_to_send(self) -> None:
+        decide = Concurrency(64)
+        self.feed(decide, 1e6, 50, full=False)
+        self.assertEqual((decide.limit, decide.phase), (START, Phase.SEEK))
+
+    def test_a_full_queue_ends_the_search(self) -> None:
+        decide = Concurrency(64)
+        for _ in range(40):
+            decide.sample(0.05, 1e6, 0.1, full=True, queued=True)
+        self.assertLessEqual(decide.limit, START)
+        self.assertIsNot(decide.phase, Phase.SEEK)
+
+    def test_what_was_found_is_kept_over_a_break(self) -> None:
+        decide = Concurrency(64)
+        run(Simulated(200 * MBIT, 0.1, 0.01), decide, 20)
+        found = decide.limit
+        decide.idle()
+        self.assertGreaterEqual(decide.limit, found * 0.7)
+
+    def test_a_cap_below_the_start(self) -> None:
+        self.assertEqual(Concurrency(3).limit, 3)

@@ -1,0 +1,75 @@
+"""How large buckets are made, and that a tapered plan is a plan."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txtransfers.transfer.cuts import LARGEST, UNKNOWN, choose_cut
+from txtransfers.wire.plan import Cut, Instance, bucket_size, check_plan, plan_buckets
+
+MB = 2**20
+
+
+def instances(*sizes: int) -> list[Instance]:
+    return [Instance(f"{number:08d}", size, "") for number, size in enumerate(sizes)]
+
+
+class CutTests(SynchronousTestCase):
+    def test_a_size_that_is_configured_is_kept_to(self) -> None:
+        self.assertEqual(choose_cut(3 * MB, 8, 1e6, 0.1, False), Cut(3 * MB))
+
+    def test_near(self) -> None:
+        self.assertEqual(choose_cut(None, 8, 1e9, 0.001, True).target, LARGEST)
+
+    def test_unknown(self) -> None:
+        self.assertEqual(choose_cut(None, 32, None, 0.1, False).target, UNKNOWN)
+
+    def test_seconds_of_one_connection_on_a_thin_link(self) -> None:
+        """5 Mbit/s on four connections: some 300 KB each."""
+        cut = choose_cut(None, 4, 5e6 / 8, 0.05, False)
+        self.assertEqual(cut.target, int(2 * 5e6 / 8 / 4))
+        self.assertLess(cut.least, cut.target)
+
+    def test_never_beyond_what_stock_peers_make(self) -> None:
+        self.assertEqual(choose_cut(None, 1, 1e9, 0.1, False).target, LARGEST)
+
+    @given(st.integers(1, 64), st.none() | st.floats(1, 1e10), st.none() | st.floats(1e-5, 3))
+    def test_always_a_sensible_one(
+        self, limit: int, goodput: float | None, round_trip: float | None
+    ) -> None:
+        cut = choose_cut(None, limit, goodput, round_trip, False)
+        self.assertTrue(0 < cut.least <= cut.target <= LARGEST, cut)
+
+
+class TaperTests(SynchronousTestCase):
+    def test_a_large_instance_ends_in_small_buckets(self) -> None:
+        plan = plan_buckets(instances(256 * MB), Cut(4 * MB, 16, MB // 4))
+        sizes = [bucket_size(bucket) for bucket in plan]
+        self.assertEqual(sum(sizes), 256 * MB)
+        self.assertEqual(sizes[0], 4 * MB)
+        self.assertEqual(sizes, sorted(sizes, reverse=True))
+        self.assertLess(sizes[-1], MB // 2)
+
+    def test_so_do_many_small_ones(self) -> None:
+        plan = plan_buckets(instances(*[512 * 1024] * 500), Cut(4 * MB, 16, MB))
+        sizes = [bucket_size(bucket) for bucket in plan]
+        self.assertEqual((max(sizes), sizes[0]), (4 * MB, 4 * MB))
+        self.assertLessEqual(max(sizes[-16:]), MB)
+
+    @given(
+        st.lists(st.integers(0, 9000), max_size=60),
+        st.integers(1, 3000),
+        st.integers(1, 40),
+        st.integers(1, 3000),
+        st.none() | st.just(1700),
+    )
+    def test_every_byte_once(
+        self, sizes: list[int], target: int, parts: int, least: int, base: int | None
+    ) -> None:
+        wanted = instances(*sizes)
+        plan = plan_buckets(wanted, Cut(target, parts, min(least, target)), base)
+        check_plan(wanted, plan)
+        self.assertTrue(all(plan), "no empty bucket")
+        for bucket in plan:
+            self.assertTrue(all(chunk.offset == 0 for chunk in bucket[1:]))
+            self.assertLess(bucket_size(bucket), 2 * target + 2)

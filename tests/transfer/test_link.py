@@ -1,0 +1,120 @@
+"""The link to a peer: real sockets on loopback, measured and shared."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from txtransfers.errors import PeerRefused, PeerUnreachable, WrongLength
+from txtransfers.transfer import tcp
+from txtransfers.transfer.link import SAMPLE_S, Link
+
+SIZE = 50_000
+
+
+@contextmanager
+def connection() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Both ends of one."""
+    with closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        with closing(socket.create_connection(listener.getsockname())) as near:
+            far, _address = listener.accept()
+            with closing(far):
+                yield near, far
+
+
+class TcpTests(SynchronousTestCase):
+    def test_bytes_both_ways(self) -> None:
+        with connection() as (near, far):
+            before = tcp.read(near)
+            assert before is not None
+            self.assertTrue(0 < before.round_trip < 1, before)
+            near.sendall(bytes(SIZE))
+            far.recv(SIZE, socket.MSG_WAITALL)
+            far.sendall(bytes(SIZE))
+            near.recv(SIZE, socket.MSG_WAITALL)
+            after = tcp.read(near)
+            assert after is not None
+            self.assertGreaterEqual(after.moved - before.moved, 2 * SIZE)
+            self.assertLess(after.moved - before.moved, 5 * SIZE)
+
+    def test_a_closed_one(self) -> None:
+        with connection() as (near, _far):
+            near.close()
+            self.assertIsNone(tcp.read(near))
+
+
+class LinkTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+
+    def use(self, link: Link) -> "Deferred[None]":
+        """A transfer that is under way until what is returned is fired."""
+        ending: Deferred[None] = Deferred()
+
+        async def transfer() -> None:
+            async with link.use():
+                await ending
+
+        self.transfer = Deferred.fromCoroutine(transfer())
+        return ending
+
+    def test_a_fixed_number(self) -> None:
+        link = Link(self.clock, 3, 64)
+        self.assertEqual((link.limit, link.cap), (3, 3))
+        with self.assertRaises(PeerUnreachable), link.watched():
+            raise PeerUnreachable("down")
+        self.assertEqual(link.limit, 3)
+
+    def test_failures_on_the_way_make_it_less(self) -> None:
+        link = Link(self.clock, None, 64)
+        before = link.limit
+        for error in (WrongLength("x"), PeerRefused("no", 404)):
+            with self.assertRaises(type(error)), link.watched():
+                raise error
+            self.assertEqual(link.limit, before)
+        with self.assertRaises(PeerRefused), link.watched():
+            raise PeerRefused("busy", 503)
+        self.assertEqual(link.limit, before // 2)
+        self.assertEqual(link.requests.limit, 3 * link.limit)
+
+    def test_measured_while_a_transfer_is_under_way(self) -> None:
+        link = Link(self.clock, None, 64)
+        with connection() as (near, far):
+            link.connected(near)
+            self.assertTrue(link.is_near)
+            self.assertEqual(link.connections, 1)
+            ending = self.use(link)
+            self.successResultOf(link.slots.acquire())
+            near.sendall(bytes(SIZE))
+            far.recv(SIZE, socket.MSG_WAITALL)
+            self.clock.advance(SAMPLE_S)
+            assert link.goodput is not None
+            self.assertGreaterEqual(link.goodput, SIZE / SAMPLE_S)
+            figures = link.figures(1, 4096)
+            self.assertEqual((figures["BucketsInFlight"], figures["BucketSize"]), (1, 4096))
+            self.assertGreater(figures["GoodputKBs"], 0)
+            link.slots.release()
+            ending.callback(None)
+        self.successResultOf(self.transfer)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(link.connections, 0)
+
+    def test_the_wait_for_an_answer_leaves_no_gap(self) -> None:
+        link = Link(self.clock, 4, 4)
+        self.assertFalse(link.is_enough(1))
+        self.assertTrue(link.is_enough(0))
+        link.goodput, link.round_trip = 1e6, 0.1
+        self.assertTrue(link.is_enough(25_000))
+        self.assertFalse(link.is_enough(25_001))
+
+    def test_sizes_follow(self) -> None:
+        link = Link(self.clock, None, 64)
+        self.assertEqual(link.cut(1000).target, 1000)
+        unknown = link.cut(None)
+        link.goodput, link.round_trip = 1e6, 0.1
+        self.assertLess(link.cut(None).target, unknown.target)

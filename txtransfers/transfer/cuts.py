@@ -1,0 +1,41 @@
+"""How large the buckets of a transfer are to be, from what is known of its link. Pure.
+
+A bucket should take some round trips, or the wait for its answer counts; and not more than some
+seconds, or a broken connection costs much, and the last ones end one by one.
+"""
+
+from ..wire.plan import Cut
+
+LARGEST = 4 * 2**20
+"""Bytes; the default of stock peers."""
+
+UNKNOWN = 2**20
+"""Bytes, on a long link whose rate is not known yet."""
+
+_SMALLEST = 256 * 1024
+_SECONDS = 2.0
+_LEAST = 64 * 1024
+_LEAST_UNKNOWN = 256 * 1024
+_LEAST_NEAR = 2**20
+_LEAST_ROUND_TRIPS = 2.0
+
+
+def choose_cut(
+    wanted: int | None, limit: int, goodput: float | None, round_trip: float | None, is_near: bool
+) -> Cut:
+    """The sizes for a transfer that begins.
+
+    :param wanted: ``BucketSize`` in bytes; None where it follows the link.
+    :param limit: buckets that will be in flight. :param goodput: of the link, bytes a second.
+    :param round_trip: seconds. :param is_near: whether a round trip costs nothing.
+    """
+    if wanted is not None:
+        return Cut(wanted)
+    parts = 2 * limit
+    if is_near:
+        return Cut(LARGEST, parts, _LEAST_NEAR)
+    if goodput is None or round_trip is None:
+        return Cut(UNKNOWN, parts, _LEAST_UNKNOWN)
+    each = goodput / limit
+    target = min(LARGEST, max(_SMALLEST, int(_SECONDS * each)))
+    return Cut(target, parts, min(target, max(_LEAST, int(_LEAST_ROUND_TRIPS * round_trip * each))))

@@ -1,0 +1,213 @@
+"""The link to one peer: what it carries, and how many buckets are in flight on it.
+
+All transfers with the peer share its slots. While one is under way the link asks the kernel, some
+times in a round trip, what its connections have moved, and lets :class:`Concurrency` decide. What
+was learned stays for the next transfer.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import attrs
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from ..errors import PeerRefused, PeerUnreachable
+from ..wire.plan import Cut
+from . import tcp
+from .concurrency import Concurrency
+from .cuts import choose_cut
+from .retries import is_worth_retrying
+from .slots import Slots
+
+SAMPLE_S = 0.05
+"""Seconds between two questions to the kernel."""
+
+_KB = 1024
+_QUEUED = 1.4
+"""Times the least round trip, beyond which packets wait in a queue: the link is full."""
+
+_MAY_BECOME = 32
+"""Buckets in flight, while it is not known how many are needed."""
+
+_REQUESTS = 3
+"""Requests under way for each bucket whose bytes are on their way."""
+
+_GOODPUT_S = 1.0
+"""The goodput that is shown is the average over about so long."""
+
+
+log = Logger()
+
+
+@attrs.define
+class _Connection:
+    """One TCP connection, and what it had moved when it was asked last; bytes."""
+
+    socket: Any
+    moved: int = 0
+
+
+class Link:
+    """See the module. One lives as long as its peer.
+
+    :ivar slots: buckets whose bytes are on their way.
+    :ivar requests: with those whose bytes are there, and whose answer is waited for.
+    :ivar round_trip: seconds; None while no connection has told it.
+    :ivar goodput: bytes a second of the last second of transfers, both ways, as they travel; None
+        while nothing has been transferred.
+    """
+
+    def __init__(self, clock: IReactorTime, threads: int | None, cap: int) -> None:
+        """:param threads: ``Threads``; None where the number follows the link.
+
+        :param cap: ``MaxThreads``.
+        """
+        self.cap = threads or cap
+        self._concurrency = Concurrency(cap) if threads is None else None
+        limit = threads if self._concurrency is None else self._concurrency.limit
+        self.slots = Slots(limit or 1)
+        self.requests = Slots(self.slots.limit * _REQUESTS)
+        self.round_trip: float | None = None
+        self.goodput: float | None = None
+        self._clock = clock
+        self._connections: list[_Connection] = []
+        self._is_queued = False
+        self._users = 0
+        self._last = 0.0
+        self._sampling = LoopingCall(self._sample)
+        self._sampling.clock = clock
+
+    @property
+    def limit(self) -> int:
+        """How many buckets may be in flight."""
+        return self.slots.limit
+
+    @property
+    def is_near(self) -> bool:
+        """Whether a round trip costs nothing, as far as is known."""
+        return self.round_trip is not None and self.round_trip < tcp.NEAR_S
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        self._connections = [c for c in self._connections if tcp.read(c.socket) is not None]
+        return len(self._connections)
+
+    def connected(self, socket: Any) -> None:
+        """A TCP connection to the peer is there."""
+        told = tcp.read(socket)
+        if told is None:
+            return
+        self._connections.append(_Connection(socket, told.moved))
+        if self.round_trip is None:
+            self.round_trip = told.round_trip
+
+    @asynccontextmanager
+    async def use(self) -> AsyncIterator[None]:
+        """Measure while a transfer is under way."""
+        self._users += 1
+        if self._users == 1 and self._concurrency is not None:
+            self._concurrency.idle()
+        if not self._sampling.running:
+            self._last = self._clock.seconds()
+            self._moved()
+            self._sampling.start(SAMPLE_S, now=False).addErrback(
+                lambda failure: log.failure("A link cannot be measured", failure)
+            )
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users and self._sampling.running:
+                self._sampling.stop()
+
+    def cut(self, wanted: int | None) -> Cut:
+        """How large the buckets of a transfer that begins are to be.
+
+        :param wanted: ``BucketSize``, see :func:`choose_cut`.
+        """
+        limit = self.limit
+        if self._concurrency is not None and self._concurrency.is_seeking:
+            limit = max(limit, min(self.cap, _MAY_BECOME))
+        return choose_cut(wanted, limit, self.goodput, self.round_trip, self.is_near)
+
+    def is_enough(self, left: int) -> bool:
+        """Whether so little of a bucket that is received is left that another can be asked for.
+
+        The first bytes of that come a round trip later: meanwhile the link would be idle.
+        """
+        if self.goodput is None or self.round_trip is None:
+            return left <= 0
+        return left <= self.goodput * self.round_trip / self.limit
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Around the way of a bucket: a failure that may come of too many makes them fewer."""
+        try:
+            yield
+        except (PeerUnreachable, PeerRefused) as error:
+            if self._concurrency is not None and is_worth_retrying(error):
+                self._concurrency.trouble()
+                self._resize(self._concurrency.limit)
+            raise
+
+    def figures(self, in_flight: int, usual: int) -> dict[str, Any]:
+        """What a job shows of its link.
+
+        :param in_flight: its own buckets. :param usual: bytes of its buckets of full size.
+        """
+        figures: dict[str, Any] = {
+            "BucketsInFlight": in_flight,
+            "MaxBucketsInFlight": self.limit,
+            "BucketSize": usual,
+        }
+        if self.goodput is not None:
+            figures["GoodputKBs"] = round(self.goodput / _KB)
+        if self.round_trip is not None:
+            figures["RoundTripMs"] = round(self.round_trip * 1000, 1)
+        return figures
+
+    def _sample(self) -> None:
+        now = self._clock.seconds()
+        seconds, self._last = now - self._last, now
+        size = self._moved()
+        if seconds <= 0:
+            return
+        share = min(1.0, seconds / _GOODPUT_S)
+        rate = size / seconds
+        known, full = self.goodput or 0.0, self.requests.contended or self.slots.contended
+        if self.slots.held and (full or rate > known):  # the end of a transfer tells nothing
+            self.goodput = rate if self.goodput is None else known + share * (rate - known)
+        if self._concurrency is not None and self.round_trip is not None:
+            self._concurrency.sample(seconds, size, self.round_trip, full, self._is_queued)
+            if self._concurrency.limit != self.slots.limit:
+                self._resize(self._concurrency.limit)
+
+    def _resize(self, limit: int) -> None:
+        self.requests.resize(limit * _REQUESTS)
+        self.slots.resize(limit)
+
+    def _moved(self) -> int:
+        """Bytes that all connections have moved since they were asked last."""
+        moved = 0
+        alive = []
+        trips = []
+        late = 0
+        for connection in self._connections:
+            told = tcp.read(connection.socket)
+            if told is None:
+                continue
+            moved += told.moved - connection.moved
+            if told.moved > connection.moved:
+                trips.append(told.least_round_trip)
+                late += told.round_trip > _QUEUED * told.least_round_trip
+            connection.moved = told.moved
+            alive.append(connection)
+        self._connections = alive
+        if trips:
+            self.round_trip = min(trips)
+            self._is_queued = 2 * late > len(trips)
+        return moved
