@@ -32,6 +32,7 @@ class Kind(Enum):
     URL = "an address such as http://host:8042/"
     PEER = "[ url ], [ url, user, password ], or an object"
     PEERS = "an object { name : peer }"
+    BANDWIDTH = "a figure, a timetable, or an object { Upload, Download } of these"
     SECTION = "an object"
 
 
