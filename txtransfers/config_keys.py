@@ -261,6 +261,13 @@ TRANSFERS_KEYS = (
         None,
         "Whether instances that the receiver holds are not sent. Unset: where asking is free.",
     ),
+    Key(
+        "Bandwidth",
+        "bandwidth",
+        Kind.BANDWIDTH,
+        "0",
+        "How much of buckets may travel, of all transfers together; see below. 0: no limit.",
+    ),
 )
 
 PEER_KEYS = (
@@ -289,6 +296,13 @@ PEER_KEYS = (
         Kind.TEXT,
         None,
         "The name that the peer has for this daemon. If set, the peer pulls what is sent to it.",
+    ),
+    Key(
+        "Bandwidth",
+        "bandwidth",
+        Kind.BANDWIDTH,
+        "0",
+        "As Transfers.Bandwidth, of our transfers with this peer.",
     ),
 )
 

@@ -13,6 +13,7 @@ from ..errors import PeerRefused, SourceChanged, TransfersError
 from ..store.interfaces import IInstanceStore, Outcome
 from ..threads import IThreads
 from ..wire.plan import Instance
+from .bandwidth import Bandwidth
 from .progress import Progress
 from .retries import is_worth_retrying, with_retries
 from .slots import Slots
@@ -47,6 +48,7 @@ class Parts:
 
     :ivar originator: the uuid of this daemon's life.
     :ivar slots: buckets in flight of all transfers together.
+    :ivar bandwidth: how fast they may be.
     """
 
     reactor: Any
@@ -55,6 +57,7 @@ class Parts:
     slots: Slots
     limits: Limits
     originator: str
+    bandwidth: Bandwidth
 
     async def retrying(self, progress: Progress, request: Callable[[], Awaitable[T]]) -> T:
         """Call ``request`` with as many retries as a bucket has; counts them."""
