@@ -82,6 +82,7 @@ class DefaultTests(ConfigTestCase):
                     job_retry_delays=(),
                     congestion_control="auto",
                     delta=None,
+                    bandwidth=config.BandwidthSettings(),
                 ),
                 notices=(),
             ),
@@ -582,6 +583,21 @@ class SurvivingTests(ConfigTestCase):
     def test_delta(self) -> None:
         for value in (True, False):
             self.assertIs(value, self.value(Transfers={"Delta": value}).transfers.delta)
+
+    def test_bandwidth(self) -> None:
+        form = {"Upload": {"Mon-Fri 08:00-18:00": "20M", "*": "0"}}
+        bandwidth = self.value(Transfers={"Bandwidth": form}).transfers.bandwidth
+        self.assertEqual(form["Upload"], bandwidth.upload.form)
+        self.assertEqual((), bandwidth.download.entries)
+        peer = self.peer({"Url": "http://b", "Bandwidth": "2.5MB"})
+        self.assertEqual("2.5MB", peer.bandwidth.download.form)
+        self.assertNotIn("Bandwidth", peer.extra)
+
+    def test_a_bandwidth_that_is_none(self) -> None:
+        problem = self.refused(Transfers={"Bandwidth": {"Upload": {"Mon 8-18": "20M"}}})
+        self.assertTrue(problem.startswith('Transfers.Bandwidth.Upload."Mon 8-18": is no time'))
+        problem = self.refused_peer({"Url": "http://b", "Bandwidth": "fast"})
+        self.assertTrue(problem.startswith("OrthancPeers.B.Bandwidth: expected a figure"))
 
     def test_a_limit_of_the_storage(self) -> None:
         settings = self.value(MaximumStorageSize=3)

@@ -72,6 +72,7 @@ def parts() -> SiteParts:
         transactions=nothing,
         originator="",
         used_cache=lambda: 0,
+        bandwidth=nothing,
     )
 
 

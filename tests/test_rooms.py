@@ -13,8 +13,8 @@ ORDER = (
     {"errors"},
     {"wire"},
     {
-        *("config", "config_foreign", "config_keys", "config_peers", "config_text"),
-        *("config_values", "sqlite", "threads", "waiters"),
+        *("config", "config_bandwidth", "config_foreign", "config_keys", "config_peers"),
+        *("config_text", "config_values", "sqlite", "threads", "timetable", "waiters"),
     },
     {"store"},
     {"transfer"},

@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 
 from txtransfers import config_text
+from txtransfers.config_bandwidth import BANDWIDTH, BandwidthSettings
 from txtransfers.config_foreign import IGNORED, PLUGINS, REFUSED
 from txtransfers.config_keys import KEYS, TRANSFERS_KEYS, Key, Kind
 from txtransfers.config_peers import PeerSettings, read_peers
@@ -26,7 +27,15 @@ from txtransfers.config_values import (
 )
 from txtransfers.errors import ConfigurationError
 
-__all__ = ["PeerSettings", "Settings", "TransfersSettings", "default", "load", "parse"]
+__all__ = [
+    "BandwidthSettings",
+    "PeerSettings",
+    "Settings",
+    "TransfersSettings",
+    "default",
+    "load",
+    "parse",
+]
 
 
 @attrs.frozen
@@ -47,6 +56,7 @@ class TransfersSettings:
     :ivar job_retry_delays: seconds before each further try of a job that failed.
     :ivar congestion_control: a name that the system knows, or ``auto``.
     :ivar delta: whether what the receiver holds is not sent; None: where asking costs nothing.
+    :ivar bandwidth: of all transfers together.
     """
 
     threads: int | None
@@ -62,6 +72,7 @@ class TransfersSettings:
     job_retry_delays: tuple[float, ...]
     congestion_control: str
     delta: bool | None
+    bandwidth: BandwidthSettings
 
 
 @attrs.frozen
@@ -155,7 +166,9 @@ def _read(found: dict[str, object], folder: str, problems: list[str]) -> Setting
 def _read_transfers(key: Key, value: object, path: str, problems: list[str]) -> TransfersSettings:
     found = read_object(key, value)
     check_known([known.name for known in TRANSFERS_KEYS], found, path, problems)
-    values: dict[str, Any] = read_keys(TRANSFERS_KEYS, found, path, problems, SCALARS)
+    values: dict[str, Any] = read_keys(
+        TRANSFERS_KEYS, found, path, problems, {**SCALARS, **BANDWIDTH}
+    )
     return TransfersSettings(**values)
 
 

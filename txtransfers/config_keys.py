@@ -33,6 +33,7 @@ class Kind(Enum):
     URL = "an address such as http://host:8042/"
     PEER = "[ url ], [ url, user, password ], or an object"
     PEERS = "an object { name : peer }"
+    BANDWIDTH = "a figure, a timetable, or an object { Upload, Download } of these"
     SECTION = "an object"
 
 
@@ -270,6 +271,13 @@ TRANSFERS_KEYS = (
         None,
         "Whether instances that the receiver holds are not sent. Unset: where asking is free.",
     ),
+    Key(
+        "Bandwidth",
+        "bandwidth",
+        Kind.BANDWIDTH,
+        "0",
+        "How much of buckets may travel, of all transfers together; see below. 0: no limit.",
+    ),
 )
 
 PEER_KEYS = (
@@ -298,6 +306,13 @@ PEER_KEYS = (
         Kind.TEXT,
         None,
         "The name that the peer has for this daemon. If set, the peer pulls what is sent to it.",
+    ),
+    Key(
+        "Bandwidth",
+        "bandwidth",
+        Kind.BANDWIDTH,
+        "0",
+        "As Transfers.Bandwidth, of our transfers with this peer.",
     ),
 )
 

@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 import attrs
 
+from txtransfers.config_bandwidth import BANDWIDTH, BandwidthSettings
 from txtransfers.config_foreign import PEER_REFUSED
 from txtransfers.config_keys import PEER_KEYS, PEER_URL_ALIAS, Key, Kind
 from txtransfers.config_values import (
@@ -31,6 +32,7 @@ class PeerSettings:
     :ivar headers: go with each request to the peer.
     :ivar timeout: seconds without progress; None for the global ``http_timeout``.
     :ivar remote_self: the peer's name for this daemon; None where it cannot pull from here.
+    :ivar bandwidth: of the transfers that this daemon runs with it.
     :ivar extra: the user's own keys, as they stand in the file.
     """
 
@@ -41,6 +43,7 @@ class PeerSettings:
     timeout: float | None
     remote_self: str | None
     extra: Mapping[str, object] = attrs.field(repr=False)
+    bandwidth: BandwidthSettings = attrs.field(factory=BandwidthSettings)
 
 
 def read_peers(
@@ -85,7 +88,7 @@ def _read_peer(found: dict[str, object], path: str, problems: list[str]) -> Peer
     check_refused(PEER_REFUSED, found, path, problems)
     if "Url" not in found:
         problems.append(f'{path}: has no "Url": add "Url" : "http://host:8042/"')
-    values = read_keys(PEER_KEYS, found, path, problems, SCALARS)
+    values = read_keys(PEER_KEYS, found, path, problems, {**SCALARS, **BANDWIDTH})
     _check_login(values["username"], values["password"], path, problems)
     values["timeout"] = values["timeout"] or None
     values["remote_self"] = values["remote_self"] or None

@@ -1,4 +1,5 @@
-"""One JSON value of the configuration -> one checked value. Pure; used by ``config.py`` alone.
+"""One JSON value of the configuration -> one checked value. Pure; used by ``config.py``
+and its other parts.
 
 A converter takes the key, the value, the key's path and the list of problems. It adds a sentence
 to the list, or raises :class:`BadValueError` with one; the path goes in front of it.

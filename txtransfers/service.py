@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Awaitable, Sequence
+from datetime import datetime
 from typing import Any, NoReturn
 from uuid import uuid4
 
@@ -30,6 +31,7 @@ from .jobs.runner import JobLimits, JobRunner
 from .store.archive import EmbeddedArchive
 from .store.embedded import EmbeddedStore
 from .threads import Threads
+from .transfer.bandwidth import Bandwidth
 from .transfer.congestion import choose, current
 from .transfer.incoming import PushTransactions, is_push
 from .transfer.link import Link
@@ -245,6 +247,12 @@ class Daemon(Service):
                 transfers.delta,
             ),
             str(uuid4()),
+            Bandwidth(
+                reactor,
+                datetime.now,
+                transfers.bandwidth,
+                {name: peer.bandwidth for name, peer in self._settings.peers.items()},
+            ),
         )
 
     def _make_journal(self) -> IJournal:
@@ -305,6 +313,7 @@ class Daemon(Service):
                 self._transactions,
                 self._parts.originator,
                 lambda: int(self._memory.held),
+                self._parts.bandwidth,
             )
         )
 

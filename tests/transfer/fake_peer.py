@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
+from tests.limits import bandwidth
 from txtransfers.errors import (
     BadDicom,
     BadState,
@@ -25,6 +26,7 @@ from txtransfers.errors import (
 from txtransfers.store.interfaces import CommitReport, IIncoming
 from txtransfers.store.memory import MemoryStore
 from txtransfers.threads import SynchronousThreads
+from txtransfers.transfer.client import Stall
 from txtransfers.transfer.incoming import PushTransactions
 from txtransfers.transfer.link import Link
 from txtransfers.transfer.parts import Limits, Parts
@@ -161,8 +163,10 @@ class FakePeer:
         path, _, asked = path.rpartition("/")
         bucket, _, offset = asked.partition("?offset=")
         number = int(bucket)
-        touched: list[None] = []
-        producer = body.make(lambda: touched.append(None))
+        touched: list[int] = []
+        stall = Stall(Clock(), 60)
+        stall.touch = lambda: touched.append(1)  # type: ignore[method-assign]
+        producer = body.make(stall)
         transport = StringTransport()
         await producer.startProducing(transport)
         data = transport.value()
@@ -283,4 +287,6 @@ def parts(
 ) -> Parts:
     """The collaborators of a transfer."""
     limits = Limits(bucket_size, retries, commit_timeout=600.0, delta=delta)
-    return Parts(clock, store, SynchronousThreads(), Slots(memory), limits, str(uuid4()))
+    return Parts(
+        clock, store, SynchronousThreads(), Slots(memory), limits, str(uuid4()), bandwidth(clock)
+    )

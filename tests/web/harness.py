@@ -19,6 +19,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from tests.limits import local_time
 from txtransfers.config import Settings, parse
 from txtransfers.config_peers import PeerSettings
 from txtransfers.errors import PeerUnreachable, TransfersError
@@ -31,6 +32,7 @@ from txtransfers.store.embedded import EmbeddedStore
 from txtransfers.store.interfaces import Outcome
 from txtransfers.store.memory import MemoryStore
 from txtransfers.threads import SynchronousThreads
+from txtransfers.transfer.bandwidth import Bandwidth
 from txtransfers.transfer.incoming import PushTransactions
 from txtransfers.transfer.link import Link
 from txtransfers.transfer.parts import ITransfer, Limits, Memo, Parts, is_passing
@@ -231,6 +233,12 @@ class House:
         self.store: Any = MemoryStore() if store is None else store
         self.transfers: list[ScriptedTransfer] = []
         self.peers = {peer.name: peer for peer in peers}
+        self.bandwidth = Bandwidth(
+            self.clock,
+            local_time(self.clock),
+            transfers.bandwidth,
+            {name: peer.settings.bandwidth for name, peer in self.peers.items()},
+        )
         self.parts = Parts(
             self.clock,
             self.store,
@@ -238,6 +246,7 @@ class House:
             Slots(2**27),
             Limits(transfers.bucket_size, 0, transfers.peer_commit_timeout),
             ORIGINATOR,
+            self.bandwidth,
         )
         self.jobs = JobRunner(
             self.clock,
@@ -268,6 +277,7 @@ class House:
                 self.transactions,
                 ORIGINATOR,
                 lambda: 0,
+                self.bandwidth,
             )
         )
         self.site.reactor = self.clock  # type: ignore[assignment]

@@ -18,6 +18,7 @@ from twisted.web.client import Agent, FileBodyProducer, readBody
 from twisted.web.http_headers import Headers
 
 from tests import recorded
+from tests.limits import bandwidth
 from tests.recorded import Exchange
 from tests.web.harness import ORIGINATOR, FakePeer, House, make_dicom, peer_settings
 from tests.web.recorded_server import KeepAlive, RecordedServer, Sent, route
@@ -79,7 +80,15 @@ class ClientCase(TestCase):
     def parts(self, store: MemoryStore, retries: int = 0) -> Parts:
         """What transfers here are made of."""
         limits = Limits(BUCKET_SIZE, retries, TIMEOUT_S)
-        return Parts(reactor, store, SynchronousThreads(), Slots(2**27), limits, ORIGINATOR)
+        return Parts(
+            reactor,
+            store,
+            SynchronousThreads(),
+            Slots(2**27),
+            limits,
+            ORIGINATOR,
+            bandwidth(reactor),
+        )
 
     def push(self, store: MemoryStore, peer: Peer, request: TransferRequest) -> Push:
         """A transfer to ``peer``."""

@@ -17,7 +17,7 @@ from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResp
 from zope.interface import implementer
 
 from ..errors import TransfersError
-from .streams import Sink, widen
+from .streams import Sink, read_at_most, widen
 from .tcp import tune
 
 T = TypeVar("T")
@@ -38,10 +38,20 @@ class Stall:
         self._clock = clock
         self._seconds = seconds
         self._last = clock.seconds()
+        self._holds = 0
 
     def touch(self) -> None:
         """There was progress."""
         self._last = self._clock.seconds()
+
+    def hold(self) -> None:
+        """No progress is made, nor to be expected, until :meth:`release`: we hold it back."""
+        self._holds += 1
+
+    def release(self) -> None:
+        """From now on it is to be expected again; as often as :meth:`hold` was called."""
+        self._holds -= 1
+        self.touch()
 
     async def watch(self, deferred: "Deferred[T]") -> T:
         """Wait for ``deferred``.
@@ -61,6 +71,8 @@ class Stall:
                 outcome.callback(result)
 
         def check() -> None:
+            if self._holds:
+                self.touch()
             left = self._last + self._seconds - self._clock.seconds()
             if left > 0:
                 self._check = self._clock.callLater(left, check)
@@ -89,6 +101,7 @@ async def deliver(
 
     :param on_left: called with the bytes that are still to come, where that is known.
     """
+    sink.watched_by(stall)
     receiver = _Receiver(sink, stall, response.length, on_left)
     response.deliverBody(receiver)
     try:
@@ -113,7 +126,7 @@ class _Receiver(Protocol):
         self.finished: Deferred[None] = Deferred(lambda _d: self._abort())
 
     def connectionMade(self) -> None:
-        self._sink.attach(self.transport)  # type: ignore[arg-type]
+        self._sink.attach(self)
 
     def dataReceived(self, data: bytes) -> None:
         self._stall.touch()
@@ -131,6 +144,15 @@ class _Receiver(Protocol):
             self.finished.callback(None)  # the sink's own failure shows when it is finished
         else:
             self.finished.errback(reason)
+
+    def pauseProducing(self) -> None:
+        self.transport.pauseProducing()  # type: ignore[union-attr]
+
+    def resumeProducing(self) -> None:
+        self.transport.resumeProducing()  # type: ignore[union-attr]
+
+    def read_at_most(self, size: int) -> None:
+        read_at_most(self.transport, size)
 
     def _abort(self) -> None:
         transport: Any = self.transport

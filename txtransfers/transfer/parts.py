@@ -14,6 +14,7 @@ from ..errors import PeerRefused, SourceChanged, TransfersError
 from ..store.interfaces import IInstanceStore, Outcome
 from ..threads import IThreads
 from ..wire.plan import Instance
+from .bandwidth import Bandwidth
 from .link import Link
 from .progress import Progress
 from .retries import is_worth_retrying, with_retries
@@ -52,6 +53,7 @@ class Parts:
 
     :ivar originator: the uuid of this daemon's life.
     :ivar memory: bytes for buckets in flight, of all transfers together (``CacheSize``).
+    :ivar bandwidth: how fast they may be.
     """
 
     reactor: Any
@@ -60,6 +62,7 @@ class Parts:
     memory: Slots
     limits: Limits
     originator: str
+    bandwidth: Bandwidth
 
     async def retrying(self, progress: Progress, request: Callable[[], Awaitable[T]]) -> T:
         """Call ``request`` with as many retries as a bucket has; counts them."""

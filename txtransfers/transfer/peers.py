@@ -63,7 +63,7 @@ class Answer:
 class Body:
     """What a request carries: a producer for each try."""
 
-    make: Callable[[Callable[[], None]], IBodyProducer | bytes]
+    make: Callable[[Stall], IBodyProducer | bytes]
     content_type: str = "application/json"
 
 
@@ -81,7 +81,7 @@ def _ignore(_left: int) -> None:
 
 def constant(data: bytes, content_type: str = "application/json") -> Body:
     """A body that is in memory."""
-    return Body(lambda _touch: data, content_type)
+    return Body(lambda _stall: data, content_type)
 
 
 class Peer:
@@ -288,7 +288,7 @@ class Peer:
         timeout: float | None,
     ) -> Answer:
         stall = Stall(self._reactor, timeout or self.timeout)
-        data = body.make(stall.touch) if body is not None else None
+        data = body.make(stall) if body is not None else None
         headers = self._headers(session, body)
         response: Any = await stall.watch(
             client.request(

@@ -32,6 +32,7 @@ from .progress import Progress
 from .shield import to_its_end, uninterrupted
 from .slots import run_all
 from .streams import Sink, bucket_sink
+from .turns import Turn
 
 _STOCK_LIMIT = 2**31
 _PREFIX = "job."
@@ -54,6 +55,7 @@ class Pull:
         self._request = request
         self._memo = memo
         self._session = peer.session(request.sender_transfer_id or new_transfer_id())
+        self._turn = Turn(request.priority, memo.id)
         self._incoming: IIncoming | None = None
         self._report: CommitReport | None = None
         self._sinks: set[Sink] = set()
@@ -212,6 +214,7 @@ class Pull:
             if not rest:
                 return
             sink = bucket_sink(parts.threads, incoming, rest, self._request.compression)
+            sink.limit(parts.bandwidth.receiving(self._turn, self._peer.name))
             self._sinks.add(sink)
             arrived = False
             try:

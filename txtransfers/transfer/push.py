@@ -28,6 +28,7 @@ from .retries import delay_before, is_worth_retrying
 from .slots import run_all
 from .streams import SLICE
 from .transaction import Transaction
+from .turns import Turn
 
 GOODBYE_S = 1.0
 """Seconds that telling the peer of an abandoned transaction may take, before its commit."""
@@ -56,6 +57,7 @@ class Push:
         self._transaction = Transaction(memo.state)
         self._session = peer.session(request.sender_transfer_id or new_transfer_id())
         self._session.restore(memo.state.get("cookies", ()))
+        self._turn = Turn(request.priority, memo.id)
         self._instances: tuple[Instance, ...] = ()
         self._outcomes: list[Outcome | None] = []
         self._travelling = 0
@@ -318,7 +320,13 @@ class Push:
 
         rest = rest_of(bucket, offset)
         bodies = BucketBodies(
-            parts.store, parts.threads, rest, self._request.compression, on_sent, on_again
+            parts.store,
+            parts.threads,
+            rest,
+            self._request.compression,
+            on_sent,
+            on_again,
+            parts.bandwidth.sending(self._turn, self._peer.name),
         )
 
         async def put() -> None:

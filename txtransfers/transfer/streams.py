@@ -21,6 +21,7 @@ from ..threads import IThreads
 from ..wire.codecs import decoder, encoder
 from ..wire.messages import Compression
 from ..wire.plan import Bucket, bucket_size
+from .flow import Flow, IPatience, Toll
 
 SLICE = 512 * 1024
 """Bytes that one hop to a thread handles."""
@@ -41,6 +42,13 @@ def widen(transport: Any) -> None:
         transport.SEND_LIMIT = _SEND_SIZE
     if hasattr(transport, "setTcpNoDelay"):
         transport.setTcpNoDelay(True)
+
+
+def read_at_most(transport: Any, size: int) -> None:
+    """Let a TCP transport read so many bytes at a time: what is read at once is paid at once."""
+    real = getattr(transport, "_producer", transport)  # that of a client's response is in a proxy
+    if hasattr(real, "bufferSize"):
+        real.bufferSize = size
 
 
 class ISlices(Protocol):
@@ -112,9 +120,13 @@ class BucketReader:
 class SliceProducer:
     """Writes slices to a consumer, one read ahead of it, until there are no more."""
 
-    def __init__(self, source: ISlices) -> None:
-        """:param source: is closed at the end, whatever the end is."""
+    def __init__(self, source: ISlices, flow: Flow | None = None) -> None:
+        """:param source: is closed at the end, whatever the end is.
+
+        :param flow: how fast it may be; None for as fast as it can.
+        """
         self._source = source
+        self._flow = flow
         self._resumed: Deferred[None] | None = None
         self._stopped = False
         self._writing = False
@@ -123,7 +135,8 @@ class SliceProducer:
     def start(self, consumer: IConsumer, on_slice: Callable[[int], None]) -> "Deferred[None]":
         """Produce. Fires after the last slice, or with the error of reading.
 
-        :param on_slice: called with the bytes of each slice that the consumer could pass on.
+        :param on_slice: called with the bytes of each slice, or piece of one, that the consumer
+            could pass on.
         """
         self._running = Deferred.fromCoroutine(self._run(consumer, on_slice))
         return self._running
@@ -133,14 +146,27 @@ class SliceProducer:
         try:
             while data := await upcoming:
                 upcoming = Deferred.fromCoroutine(self._source.read())
-                await self._while_paused()
-                self._write(consumer, data)
-                await self._while_paused()
-                on_slice(len(data))
+                await self._send(consumer, data, on_slice)
         finally:
             upcoming.addErrback(lambda _failure: None)
             upcoming.cancel()
             self._source.close()
+
+    async def _send(
+        self, consumer: IConsumer, data: bytes, on_slice: Callable[[int], None]
+    ) -> None:
+        """Write a slice: whole, or piece by piece where there is a limit."""
+        done = 0
+        while done < len(data):
+            await self._while_paused()
+            size = len(data) - done
+            if self._flow is not None and self._flow.is_limited:
+                size = await self._flow.take(size)
+                await self._while_paused()
+            self._write(consumer, data[done : done + size])
+            await self._while_paused()
+            on_slice(size)
+            done += size
 
     async def _while_paused(self) -> None:
         if self._resumed is not None:
@@ -182,9 +208,10 @@ class RequestBody:
         length: int,
         source: ISlices,
         on_slice: Callable[[int], None],
+        flow: Flow | None = None,
     ) -> None:
         self.length = length
-        self._producer = SliceProducer(source)
+        self._producer = SliceProducer(source, flow)
         self._on_slice = on_slice
 
     def startProducing(self, consumer: IConsumer) -> "Deferred[None]":
@@ -221,6 +248,9 @@ class IPausable(Protocol):
     def resumeProducing(self) -> None:
         """Go on."""
 
+    def read_at_most(self, size: int) -> None:
+        """Take so many bytes at a time."""
+
 
 class Sink:
     """Takes bytes as they arrive and hands them on in slices, one at a time, away from the reactor.
@@ -239,6 +269,9 @@ class Sink:
         self._pending: list[bytes] = []
         self._size = 0
         self._paused = False
+        self._flow: Flow | None = None
+        self._toll: Toll | None = None
+        self._owing = False
         self._ended = False
         self._failure: Failure | None = None
         self._busy = False
@@ -248,8 +281,24 @@ class Sink:
         """Bytes of ``taken`` that have been handed on."""
 
     def attach(self, source: IPausable) -> None:
-        """Tell whom to pause while more is pending than is good."""
+        """Tell whom to pause while more is pending than is good, or is allowed."""
         self._source = source
+        self._fit_reads()
+
+    def limit(self, flow: Flow) -> None:
+        """Take no more than ``flow`` allows; before :meth:`attach`."""
+        self._flow = flow
+        self._toll = Toll(flow, self._hold, self._let_go)
+
+    def watched_by(self, patience: IPatience) -> None:
+        """Tell who would give it up when it holds its source back."""
+        if self._flow is not None:
+            self._flow.watched_by(patience)
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether the source is to be paused."""
+        return self._paused or self._owing
 
     @property
     def failed(self) -> bool:
@@ -261,6 +310,9 @@ class Sink:
         if self._failure is not None:
             return
         self.taken += len(data)
+        if self._toll is not None:
+            self._fit_reads()
+            self._toll.owe(len(data))
         self._pending.append(data)
         self._size += len(data)
         if self._size >= SLICE:
@@ -270,8 +322,11 @@ class Sink:
             self._source.pauseProducing()
 
     async def finish(self) -> None:
-        """No more bytes come. Returns once all are consumed; raises the first error."""
+        """No more bytes come. Returns once all are consumed, and paid; raises the first error."""
         self._ended = True
+        if self._toll is not None:
+            await self._toll.paid()
+            self._widen()
         await self.idle()
         self._work()
         await self.idle()
@@ -288,8 +343,14 @@ class Sink:
 
     def abort(self) -> None:
         """Drop what is pending and what comes."""
-        self._failure = self._failure or Failure(CancelledError())
+        self._fail(self._failure or Failure(CancelledError()))
+        self._widen()
+
+    def _fail(self, failure: Failure) -> None:
+        self._failure = failure
         self._pending, self._size = [], 0
+        if self._toll is not None:
+            self._toll.drop()
 
     def _work(self) -> None:
         if not self._busy and self._pending and self._failure is None:
@@ -307,8 +368,7 @@ class Sink:
                 if self._size < SLICE and not self._ended:
                     break
         except Exception:
-            self._failure = Failure()
-            self._pending, self._size = [], 0
+            self._fail(Failure())
         self._busy = False
         self._resume()
         waiters, self._idle_waiters = self._idle_waiters, []
@@ -318,7 +378,31 @@ class Sink:
     def _resume(self) -> None:
         if self._paused and self._source is not None:
             self._paused = False
+            if not self._owing:
+                self._source.resumeProducing()
+
+    # How fast it may be
+
+    def _hold(self) -> None:
+        self._owing = True
+        if self._source is not None:
+            self._source.pauseProducing()
+
+    def _let_go(self) -> None:
+        self._owing = False
+        if self._source is not None and not self._paused:
             self._source.resumeProducing()
+
+    def _fit_reads(self) -> None:
+        """Large reads would make a slow limit jerk."""
+        if self._flow is not None and self._source is not None:
+            limited = self._flow.is_limited
+            self._source.read_at_most(min(READ_SIZE, self._flow.piece) if limited else READ_SIZE)
+
+    def _widen(self) -> None:
+        """The connection may serve what has no limit next."""
+        if self._flow is not None and self._source is not None:
+            self._source.read_at_most(READ_SIZE)
 
 
 class BucketCutter:

@@ -21,6 +21,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from .. import errors
 from ..transfer.client import Stall
+from ..transfer.flow import Flow
 from ..transfer.streams import ISlices, SliceProducer, collecting_sink
 from ..wire import codes
 from ..wire.messages import MAX_MESSAGE_SIZE
@@ -144,8 +145,10 @@ async def read_body(request: StreamingRequest, limit: int = MAX_MESSAGE_SIZE) ->
     return b"".join(parts)
 
 
-async def stream(request: StreamingRequest, source: ISlices) -> None:
+async def stream(request: StreamingRequest, source: ISlices, flow: Flow | None = None) -> None:
     """Write the answer's body as it is read; the source is closed at the end.
+
+    :param flow: how fast it may be; None for as fast as it can.
 
     An answer that cannot be given whole, or that the client does not take, ends with a cut
     connection, never with fewer bytes.
@@ -153,8 +156,10 @@ async def stream(request: StreamingRequest, source: ISlices) -> None:
     if request.method == b"HEAD":
         source.close()
     else:
-        producer = SliceProducer(source)
+        producer = SliceProducer(source, flow)
         stall = Stall(request.channel.site.reactor, request.channel.site.patience)
+        if flow is not None:
+            flow.watched_by(stall)
         request.registerProducer(producer, True)
         try:
             await stall.watch(producer.start(request, lambda _size: stall.touch()))

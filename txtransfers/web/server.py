@@ -19,7 +19,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from ..errors import TransfersError
-from ..transfer.streams import Sink, widen
+from ..transfer.streams import Sink, read_at_most, widen
 from ..transfer.tcp import tune
 
 _DRAIN_LIMIT = 32 * 2**20
@@ -64,7 +64,7 @@ class RequestBody:
         early, self._early = self._early, []
         for data in early:
             sink.write(data)
-        if not sink.failed:
+        if not sink.failed and not sink.is_holding:
             self.resumeProducing()
         if not self.ended and self._failure is None and not sink.failed:
             self._waiter = Deferred()
@@ -125,6 +125,10 @@ class RequestBody:
         if self._paused:
             self._paused = False
             self._channel.resume_reading()
+
+    def read_at_most(self, size: int) -> None:
+        """Read so many bytes from the socket at a time."""
+        read_at_most(self._channel.transport, size)
 
 
 class StreamingChannel(HTTPChannel):

@@ -15,6 +15,7 @@ from ..config import Settings
 from ..jobs.runner import JobRunner
 from ..store.interfaces import IArchive, IInstanceStore
 from ..threads import IThreads
+from ..transfer.bandwidth import Bandwidth
 from ..transfer.incoming import PushTransactions
 from ..transfer.peers import Peer
 from .archive import FindTool, LookupTool, add_archive
@@ -45,6 +46,7 @@ class SiteParts:
     transactions: PushTransactions
     originator: str
     used_cache: Callable[[], int]
+    bandwidth: Bandwidth
 
 
 def make_site(parts: SiteParts) -> StreamingSite:

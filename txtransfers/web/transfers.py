@@ -14,12 +14,14 @@ from ..jobs.model import Direction
 from ..jobs.runner import JobRunner
 from ..store.interfaces import IInstanceStore
 from ..threads import IThreads
+from ..transfer.bandwidth import Bandwidth
 from ..transfer.incoming import PushTransactions
 from ..transfer.peers import Peer
 from ..transfer.streams import BucketReader, ISlices, MemorySlices
 from ..wire import messages, pushes
 from ..wire.messages import Compression
 from ..wire.plan import Chunk
+from .bandwidth import BandwidthNode, asked
 from .resource import (
     JSON,
     ApiResource,
@@ -76,10 +78,11 @@ class Lookup(TransfersResource):
 class Chunks(TransfersResource):
     """``/transfers/chunks``, whose children are lists of identifiers."""
 
-    def __init__(self, store: IInstanceStore, threads: IThreads) -> None:
+    def __init__(self, store: IInstanceStore, threads: IThreads, bandwidth: Bandwidth) -> None:
         super().__init__()
         self._store = store
         self._threads = threads
+        self._bandwidth = bandwidth
 
     async def handle(self, request: StreamingRequest, method: str) -> Any:
         """Only children can be had."""
@@ -88,17 +91,20 @@ class Chunks(TransfersResource):
     def getChild(self, path: bytes, request: Request) -> Resource:
         """The chunk of these instances."""
         ids = path.decode("utf-8", "replace").split(".")
-        return InstanceBytes(ids, self._store, self._threads)
+        return InstanceBytes(ids, self._store, self._threads, self._bandwidth)
 
 
 class InstanceBytes(TransfersResource):
     """``/transfers/chunks/ID[.ID…]``: the bytes of instances laid end to end."""
 
-    def __init__(self, ids: list[str], store: IInstanceStore, threads: IThreads) -> None:
+    def __init__(
+        self, ids: list[str], store: IInstanceStore, threads: IThreads, bandwidth: Bandwidth
+    ) -> None:
         super().__init__()
         self._ids = ids
         self._store = store
         self._threads = threads
+        self._bandwidth = bandwidth
 
     async def get(self, request: StreamingRequest) -> None:
         """Stream them; an answer that cannot be given whole ends with a cut connection."""
@@ -119,7 +125,7 @@ class InstanceBytes(TransfersResource):
             source, size = MemorySlices(slices), sum(len(data) for data in slices)
         if compression is Compression.NONE or source is not reader:
             request.setHeader("Content-Length", str(size))
-        await stream(request, source)
+        await stream(request, source, self._bandwidth.sending(asked(request)))
 
     async def _chunks(self, offset: int, size: int | None) -> list[Chunk]:
         """The chunks from ``offset`` on; an unknown instance beyond the end of them is no error."""
@@ -235,12 +241,17 @@ class Pushes(TransfersResource):
     """``/transfers/push``, whose children are transactions."""
 
     def __init__(
-        self, transactions: PushTransactions, threads: IThreads, clock: IReactorTime
+        self,
+        transactions: PushTransactions,
+        threads: IThreads,
+        clock: IReactorTime,
+        bandwidth: Bandwidth,
     ) -> None:
         super().__init__()
         self._transactions = transactions
         self._threads = threads
         self._clock = clock
+        self._bandwidth = bandwidth
 
     async def post(self, request: StreamingRequest) -> Any:
         """Open a transaction."""
@@ -251,17 +262,21 @@ class Pushes(TransfersResource):
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         """One transaction."""
-        return PushNode(path.decode("utf-8", "replace"), self._transactions, self._clock)
+        id_ = path.decode("utf-8", "replace")
+        return PushNode(id_, self._transactions, self._clock, self._bandwidth)
 
 
 class PushNode(TransfersResource):
     """``/transfers/push/T``, whose children are its buckets and its commit."""
 
-    def __init__(self, id_: str, transactions: PushTransactions, clock: IReactorTime) -> None:
+    def __init__(
+        self, id_: str, transactions: PushTransactions, clock: IReactorTime, bandwidth: Bandwidth
+    ) -> None:
         super().__init__()
         self._id = id_
         self._transactions = transactions
         self._clock = clock
+        self._bandwidth = bandwidth
 
     async def get(self, request: StreamingRequest) -> Any:
         """Where it stands (an extension); waits a little where that is about to be decided."""
@@ -288,9 +303,8 @@ class PushNode(TransfersResource):
         """Its commit, or a bucket."""
         if path == b"commit":
             return PushCommit(self._id, self._transactions)
-        return PushBucket(
-            self._id, path.decode("utf-8", "replace"), self._transactions, self._clock
-        )
+        number = path.decode("utf-8", "replace")
+        return PushBucket(self._id, number, self._transactions, self._clock, self._bandwidth)
 
 
 class PushCommit(TransfersResource):
@@ -311,13 +325,19 @@ class PushBucket(TransfersResource):
     """``/transfers/push/T/N``."""
 
     def __init__(
-        self, id_: str, number: str, transactions: PushTransactions, clock: IReactorTime
+        self,
+        id_: str,
+        number: str,
+        transactions: PushTransactions,
+        clock: IReactorTime,
+        bandwidth: Bandwidth,
     ) -> None:
         super().__init__()
         self._id = id_
         self._number = number
         self._transactions = transactions
         self._clock = clock
+        self._bandwidth = bandwidth
 
     async def put(self, request: StreamingRequest) -> Any:
         """Take the bucket's body as it comes."""
@@ -334,6 +354,7 @@ class PushBucket(TransfersResource):
         started = self._clock.seconds()
         offset = _size_argument(request, "offset")
         sink = await transactions.receive(self._id, int(self._number), offset)
+        sink.limit(self._bandwidth.receiving(asked(request)))
         try:
             await request.body.into(sink)
         except BaseException:
@@ -353,9 +374,10 @@ def transfers_tree(parts: "SiteParts") -> Resource:
     timeout = parts.settings.transfers.peer_connectivity_timeout
     root = NotFoundParent()
     root.putChild(b"lookup", Lookup(store, threads, parts.originator))
-    root.putChild(b"chunks", Chunks(store, threads))
+    root.putChild(b"chunks", Chunks(store, threads, parts.bandwidth))
     root.putChild(b"pull", SubmitPull(parts.jobs, peers, threads))
     root.putChild(b"send", SubmitSend(parts.jobs, peers, threads, parts.originator))
     root.putChild(b"peers", ProbePeers(peers, timeout))
-    root.putChild(b"push", Pushes(parts.transactions, threads, clock))
+    root.putChild(b"push", Pushes(parts.transactions, threads, clock, parts.bandwidth))
+    root.putChild(b"bandwidth", BandwidthNode(parts.bandwidth, threads))
     return root
