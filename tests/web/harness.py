@@ -31,6 +31,7 @@ from txtransfers.store.embedded import EmbeddedStore
 from txtransfers.store.interfaces import Outcome
 from txtransfers.store.memory import MemoryStore
 from txtransfers.threads import SynchronousThreads
+from txtransfers.transfer.compression import LinkEstimate
 from txtransfers.transfer.incoming import PushTransactions
 from txtransfers.transfer.parts import ITransfer, Limits, Memo, Parts, is_passing
 from txtransfers.transfer.progress import Progress
@@ -104,6 +105,10 @@ class FakePeer:
     def session(self, transfer_id: str) -> "FakeSession":
         """What goes along with each request."""
         return FakeSession(transfer_id)
+
+    def estimate(self) -> LinkEstimate:
+        """See ``Peer.estimate``."""
+        return LinkEstimate()
 
     async def has_accelerator(self, timeout: float) -> bool:
         """See ``Peer.has_accelerator``."""

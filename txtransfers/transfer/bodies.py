@@ -6,8 +6,9 @@ from twisted.web.iweb import IBodyProducer
 
 from ..store.interfaces import IInstanceStore
 from ..threads import IThreads
-from ..wire.messages import Compression
+from ..wire.codec import Codec, Coding
 from ..wire.plan import Bucket, bucket_size
+from .compression import Encoded
 from .peers import Body
 from .streams import BucketReader, ISlices, MemorySlices, RequestBody
 
@@ -20,32 +21,34 @@ class BucketBodies:
         store: IInstanceStore,
         threads: IThreads,
         bucket: Bucket,
-        compression: Compression,
         on_sent: Callable[[int], None],
         on_again: Callable[[], None],
+        on_encoded: Callable[[Encoded], None],
     ) -> None:
         """:param on_sent: called with the bytes that were given to the transport.
 
         :param on_again: called when what was sent so far counts for nothing.
+        :param on_encoded: called when the bucket has been compressed.
         """
         self._store = store
         self._threads = threads
         self._bucket = bucket
-        self._compression = compression
         self._on_sent = on_sent
         self._on_again = on_again
+        self._on_encoded = on_encoded
 
-    async def body(self) -> Body:
-        """A body whose length is known: a gzipped bucket is made whole before it travels."""
+    async def body(self, coding: Coding) -> Body:
+        """A body whose length is known: a compressed bucket is made whole before it travels."""
         compressed: list[bytes] | None = None
-        length = bucket_size(self._bucket)
-        if self._compression is Compression.GZIP:
-            reader = self._reader()
+        size = length = bucket_size(self._bucket)
+        if coding.codec is not Codec.NONE:
+            reader = self._reader(coding)
             try:
                 compressed = await reader.read_all()
             finally:
                 reader.close()
             length = sum(len(data) for data in compressed)
+            self._on_encoded(Encoded(coding, size, length, reader.seconds))
 
         def make(touch: Callable[[], None]) -> IBodyProducer:
             def on_slice(size: int) -> None:
@@ -53,10 +56,12 @@ class BucketBodies:
                 touch()
 
             self._on_again()
-            source: ISlices = self._reader() if compressed is None else MemorySlices(compressed)
+            source: ISlices = (
+                self._reader(coding) if compressed is None else MemorySlices(compressed)
+            )
             return RequestBody(length, source, on_slice)
 
-        return Body(make, "application/octet-stream")
+        return Body(make, "application/octet-stream", length)
 
-    def _reader(self) -> BucketReader:
-        return BucketReader(self._store, self._threads, self._bucket, self._compression)
+    def _reader(self, coding: Coding) -> BucketReader:
+        return BucketReader(self._store, self._threads, self._bucket, coding)

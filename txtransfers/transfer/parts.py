@@ -13,6 +13,8 @@ from ..errors import PeerRefused, SourceChanged, TransfersError
 from ..store.interfaces import IInstanceStore, Outcome
 from ..threads import IThreads
 from ..wire.plan import Instance
+from .codings import usable_cores
+from .compression import CodecSpeeds
 from .progress import Progress
 from .retries import is_worth_retrying, with_retries
 from .slots import Slots
@@ -47,6 +49,7 @@ class Parts:
 
     :ivar originator: the uuid of this daemon's life.
     :ivar slots: buckets in flight of all transfers together.
+    :ivar speeds: of the codecs, as learned. :ivar cores: that may compress.
     """
 
     reactor: Any
@@ -55,6 +58,8 @@ class Parts:
     slots: Slots
     limits: Limits
     originator: str
+    speeds: CodecSpeeds = attrs.Factory(CodecSpeeds)
+    cores: int = attrs.Factory(usable_cores)
 
     async def retrying(self, progress: Progress, request: Callable[[], Awaitable[T]]) -> T:
         """Call ``request`` with as many retries as a bucket has; counts them."""

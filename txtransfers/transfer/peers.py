@@ -7,7 +7,7 @@ limits mean *no progress for so long*, so that a slow link is no error and a dea
 import json
 import re
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from http.cookiejar import Cookie, CookieJar
 from typing import Any, NoReturn, TypeVar
 
@@ -36,9 +36,12 @@ from ..errors import (
 )
 from ..threads import IThreads
 from ..wire import messages, pushes
+from ..wire.codec import ACCEPTED_CODECS, Codec, codec_names
 from ..wire.messages import LookupAnswer, Resource, TransferRequest
 from ..wire.pushes import PushOpened, PushStatus
 from .client import PlainAgent, Stall, Stalled, WideEndpointFactory, deliver, innermost
+from .compression import LinkEstimate
+from .link import Link
 from .streams import Sink, collecting_sink
 
 T = TypeVar("T")
@@ -64,11 +67,18 @@ class Body:
 
     make: Callable[[Callable[[], None]], IBodyProducer | bytes]
     content_type: str = "application/json"
+    size: int = 0
+    """Bytes of a bucket, as they travel."""
+    headers: Mapping[str, str] = {}
 
 
-def constant(data: bytes, content_type: str = "application/json") -> Body:
-    """A body that is in memory."""
-    return Body(lambda _touch: data, content_type)
+def constant(
+    data: bytes,
+    content_type: str = "application/json",
+    headers: Mapping[str, str] | None = None,
+) -> Body:
+    """A body that is in memory, and further headers of its request."""
+    return Body(lambda _touch: data, content_type, headers=headers or {})
 
 
 class Peer:
@@ -96,6 +106,7 @@ class Peer:
         self.knows_extension: bool | None = None
         """Whether the last push showed that it knows our extension of pushes."""
         self._reactor: IReactorTime = reactor
+        self._link = Link(reactor)
         self._threads = threads
         self._pool = HTTPConnectionPool(reactor, persistent=True)
         self._pool.maxPersistentPerHost = connections
@@ -109,11 +120,25 @@ class Peer:
         """Close the idle connections."""
         await self._pool.closeCachedConnections()
 
+    def estimate(self) -> LinkEstimate:
+        """What the link is like, as far as is known."""
+        return self._link.estimate()
+
     # The requests of the protocol
 
-    async def lookup(self, resources: Sequence[Resource], session: "Session") -> LookupAnswer:
-        """Ask for the instances below ``resources`` (``POST /transfers/lookup``)."""
-        body = constant(messages.resources_json(resources))
+    async def lookup(
+        self,
+        resources: Sequence[Resource],
+        session: "Session",
+        codecs: Iterable[Codec] = (),
+    ) -> LookupAnswer:
+        """Ask for the instances below ``resources`` (``POST /transfers/lookup``).
+
+        :param codecs: in which the bytes may come too; a peer that knows them tells which it has.
+        """
+        offered = ", ".join(codec_names(codecs))
+        headers = {ACCEPTED_CODECS: offered} if offered else {}
+        body = constant(messages.resources_json(resources), headers=headers)
         answer = await self._call(session, "POST", "/transfers/lookup", body)
         parsed: LookupAnswer = await self._threads.run(
             self._parse, answer, messages.parse_lookup_answer, "/transfers/lookup"
@@ -155,7 +180,9 @@ class Peer:
 
     async def put_bucket(self, path: str, body: Body, session: "Session") -> None:
         """Send the bucket at ``path``."""
-        await self._call(session, "PUT", path, body, warm=True)
+        with self._link.carrying() as carried:
+            await self._call(session, "PUT", path, body, warm=True)
+            carried.append(body.size)
 
     async def commit(self, path: str, timeout: float, session: "Session") -> None:
         """Commit the transaction at ``path``; ``timeout`` seconds until the answer at the most."""
@@ -168,7 +195,9 @@ class Peer:
 
     async def get_bucket(self, path: str, sink: Sink, session: "Session") -> None:
         """Fetch ``path`` (with its arguments) into ``sink``; returns when the sink has it all."""
-        await self._request(session, "GET", path, None, sink=sink, warm=True)
+        with self._link.carrying() as carried:
+            await self._request(session, "GET", path, None, sink=sink, warm=True)
+            carried.append(sink.taken)
 
     async def request_pull(
         self, request: TransferRequest, originator: str, as_peer: str, session: "Session"
@@ -210,7 +239,10 @@ class Peer:
         timeout: float | None = None,
         warm: bool = False,
     ) -> Answer:
+        started = self._reactor.seconds()
         answer = await self._request(session, method, path, body, timeout=timeout, warm=warm)
+        if not warm and timeout is None:  # a commit takes its time
+            self._link.answered(self._reactor.seconds() - started)
         if not _is_json(answer):
             raise PeerNonsense(
                 f"{self._who} answered {method} {path} with something that is no JSON"
@@ -289,6 +321,7 @@ class Peer:
             headers["sender-transfer-id"] = session.transfer_id
         if body is not None:
             headers["Content-Type"] = body.content_type
+            headers.update(body.headers)
         return Headers({name: [value] for name, value in headers.items()})
 
     @property

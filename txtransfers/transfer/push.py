@@ -20,6 +20,7 @@ from ..wire.messages import TransferRequest, new_transfer_id
 from ..wire.plan import Instance, bucket_size, rest_of
 from ..wire.pushes import PushExtension, PushState, PushStatus, push_json
 from .bodies import BucketBodies
+from .codings import BucketCodings
 from .holdings import held_by_lookup
 from .parts import ROUNDS, ITransfer, Memo, Parts, check_source, is_passing
 from .peers import Peer
@@ -53,6 +54,8 @@ class Push:
         self._request = request
         self._memo = memo
         self._transaction = Transaction(memo.state)
+        cores = min(parts.cores, parts.limits.threads)
+        self._codings = BucketCodings(request.compression, peer.estimate, parts.speeds, cores)
         self._session = peer.session(request.sender_transfer_id or new_transfer_id())
         self._session.restore(memo.state.get("cookies", ()))
         self._instances: tuple[Instance, ...] = ()
@@ -107,6 +110,9 @@ class Push:
             await memo.keep_instances(self._instances)
         memo.anew = False
         if self._transaction.path:
+            # What an earlier version has opened is as was wished: it knew nothing else.
+            self._transaction.compression = self._codings.open(self._transaction.compression)
+            self._codings.opened(self._transaction.compression, self._transaction.codecs)
             await self._parts.threads.run(self._transaction.make_plan, self._instances)
 
     async def _check_source(self) -> None:
@@ -234,13 +240,14 @@ class Push:
             self._outcomes = [Outcome.ALREADY_STORED] * len(self._instances)
             transaction.forget()
             return False
+        transaction.compression = self._codings.open(transaction.compression)
         await self._memo.keep(self.state())  # the key: this opening, repeated, is the same one
-        extension = PushExtension(transaction.key, delta is not False)
+        extension = PushExtension(transaction.key, delta is not False, self._codings.offered)
         opening = await parts.threads.run(
             push_json,
             transaction.declared,
             transaction.plan,
-            self._request.compression,
+            transaction.compression,
             extension,
         )
         opened = await parts.retrying(
@@ -249,6 +256,8 @@ class Push:
         )
         transaction.path = opened.path
         transaction.extended = opened.already_stored is not None
+        transaction.codecs = opened.codecs & self._codings.offered
+        self._codings.opened(transaction.compression, transaction.codecs)
         await parts.threads.run(transaction.hold, opened.already_stored or frozenset())
         self._show(progress)
         await self._memo.keep(self.state())
@@ -296,10 +305,7 @@ class Push:
     async def _send(self, number: int, progress: Progress) -> None:
         transaction, parts = self._transaction, self._parts
         bucket = transaction.buckets[number]
-        path = f"{transaction.path}/{number}"
         offset = transaction.partial.pop(number, 0)
-        if offset:
-            path += f"?offset={offset}"
 
         def on_sent(size: int) -> None:
             transaction.in_flight[number] = transaction.in_flight.get(number, 0) + size
@@ -310,11 +316,15 @@ class Push:
 
         rest = rest_of(bucket, offset)
         bodies = BucketBodies(
-            parts.store, parts.threads, rest, self._request.compression, on_sent, on_again
+            parts.store, parts.threads, rest, on_sent, on_again, self._codings.learn
         )
 
         async def put() -> None:
-            await self._peer.put_bucket(path, await bodies.body(), self._session)
+            coding = self._codings.next()
+            body = await bodies.body(coding)
+            path = transaction.bucket_path(number, offset, coding.codec)
+            await self._peer.put_bucket(path, body, self._session)
+            progress.travelled(coding, bucket_size(rest))
 
         async with parts.slots.slot(self._request.priority):
             await parts.retrying(progress, put)

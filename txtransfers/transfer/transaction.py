@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
+from ..wire.codec import Codec, codec_names, read_codecs
 from ..wire.plan import Instance, Plan, plan_buckets, without
 from ..wire.ranges import from_ranges, to_ranges
 
@@ -16,6 +17,8 @@ class Transaction:
 
     :ivar key: what the sender calls it, where the peer knows the extension.
     :ivar extended: whether the peer does.
+    :ivar compression: what it was opened with, once that is decided.
+    :ivar codecs: what the peer takes beside that, bucket by bucket.
     :ivar skipped: positions, among all instances, of those that were not declared to the peer.
     :ivar held: positions, among those declared, that the peer holds and that are not sent.
     :ivar done: numbers of the buckets that have arrived.
@@ -30,6 +33,8 @@ class Transaction:
         self.key: str = state.get("key", "")
         self.extended: bool = state.get("extended", False)
         self.asked_to_commit: bool = state.get("asked_to_commit", False)
+        self.compression = Codec(state["compression"]) if state.get("compression") else None
+        self.codecs = read_codecs(state.get("codecs", ()))
         self.skipped = from_ranges(state.get("skipped", ()), _ANY, "skipped")
         self.held = from_ranges(state.get("held", ()), _ANY, "held")
         self.done = set(from_ranges(state.get("done", ()), _ANY, "done"))
@@ -47,6 +52,8 @@ class Transaction:
             "key": self.key,
             "extended": self.extended,
             "asked_to_commit": self.asked_to_commit,
+            "compression": self.compression.value if self.compression is not None else "",
+            "codecs": codec_names(self.codecs),
             "skipped": to_ranges(self.skipped),
             "held": to_ranges(self.held),
             "done": to_ranges(self.done),
@@ -60,11 +67,12 @@ class Transaction:
         """A new one, that is not open yet. Takes long for many instances.
 
         Of an opening whose answer did not come, the key is used again: it may be open after all.
+        So is its compression, which belongs to what a key stands for.
         """
         is_same = not self.path and (self.skipped, self._bucket_size) == (skipped, bucket_size)
-        key = self.key if is_same else ""
+        key, compression = (self.key, self.compression) if is_same else ("", None)
         self.forget()
-        self.key = key or str(uuid4())
+        self.key, self.compression = key or str(uuid4()), compression
         self.skipped = skipped
         self._bucket_size = bucket_size
         self.make_plan(instances)
@@ -85,6 +93,7 @@ class Transaction:
         self.path = ""
         self.key = ""
         self.extended = self.asked_to_commit = False
+        self.compression, self.codecs = None, frozenset()
         self.skipped = self.held = frozenset()
         self.done.clear()
         self.partial.clear()
@@ -99,6 +108,13 @@ class Transaction:
     def missing(self) -> list[int]:
         """Numbers of the buckets that must still be sent."""
         return [n for n, bucket in enumerate(self.buckets) if bucket and n not in self.done]
+
+    def bucket_path(self, number: int, offset: int, codec: Codec) -> str:
+        """Where a bucket goes, from byte ``offset`` on; what travels as opened needs no word."""
+        arguments = [f"offset={offset}"] if offset else []
+        if codec is not self.compression:
+            arguments.append(f"codec={codec.value}")
+        return f"{self.path}/{number}{'?' if arguments else ''}{'&'.join(arguments)}"
 
     def not_sent(self, instances: Sequence[Instance]) -> list[Instance]:
         """Those of all ``instances`` that need not be sent."""
