@@ -2,6 +2,9 @@
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from twisted.internet.interfaces import IReactorTime
 
 from ..wire.codec import OURS, Codec, Coding, usual
 from ..wire.messages import Compression
@@ -13,9 +16,12 @@ from .compression import (
     CodecSpeeds,
     Encoded,
     LinkEstimate,
+    Measures,
     Ratios,
     choose,
+    expect,
 )
+from .experience import Experience
 
 _LOOK_AGAIN = 16
 """Buckets after which content that did not shrink is tried again: the next series may."""
@@ -35,6 +41,7 @@ class BucketCodings:
         estimate: Callable[[], LinkEstimate],
         speeds: CodecSpeeds,
         cores: int,
+        clock: IReactorTime,
     ) -> None:
         """:param estimate: tells what the link is like at present.
 
@@ -45,6 +52,7 @@ class BucketCodings:
         self._speeds = speeds
         self._cores = cores
         self._ratios = Ratios()
+        self._experience = Experience(clock)
         self._plain = 0
         self._base: Codec | None = None
         self._taken: frozenset[Codec] = frozenset()
@@ -64,8 +72,8 @@ class BucketCodings:
             base = Codec(self._wished.value)
         elif base is None:
             known = self._estimate().goodput is not None
-            chosen = choose(self._estimate(), (NONE, GZIP), self._speeds, self._ratios, self._cores)
-            base = Codec.NONE if known and chosen == NONE else Codec.GZIP
+            expected = expect((NONE, GZIP), self._measures(self._ratios))
+            base = Codec.NONE if known and expected == NONE else Codec.GZIP
         return base
 
     def opened(self, base: Codec, taken: frozenset[Codec]) -> None:
@@ -85,7 +93,7 @@ class BucketCodings:
             return usual(Codec(self._wished.value))
         ratios = self._ratios if self._plain % _LOOK_AGAIN < _LOOK_AGAIN - 1 else Ratios()
         codings = self._possible()
-        chosen = choose(self._estimate(), codings, self._speeds, ratios, self._cores)
+        chosen = choose(codings, self._measures(ratios))
         self._plain = self._plain + 1 if chosen == codings[0] else 0
         return chosen
 
@@ -96,6 +104,14 @@ class BucketCodings:
         if self._base is None:
             return (NONE, GZIP)
         return (NONE,) if self._base is Codec.NONE else (GZIP_STORED, GZIP)
+
+    def _measures(self, ratios: Ratios) -> Measures:
+        link, achieved = self._estimate(), self._experience.of
+        return Measures(link, self._speeds, ratios, self._cores, achieved)
+
+    def trying(self, coding: Coding, size: int) -> AbstractContextManager[None]:
+        """See :meth:`Experience.trying`."""
+        return self._experience.trying(coding, size)
 
     def learn(self, encoded: Encoded) -> None:
         """A bucket was compressed; without seconds, elsewhere."""

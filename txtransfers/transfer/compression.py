@@ -5,7 +5,7 @@ less to carry, and more to do. Where the link is slow that pays, on a fast one i
 them a codec that tries harder pays only as far as the processors keep up.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
@@ -27,7 +27,7 @@ SPEEDS: Mapping[Coding, float] = {
 RATIOS: Mapping[Coding, float] = {GZIP: 1.9, ZSTD[0]: 2.3, ZSTD[1]: 2.36, ZSTD[2]: 2.42}
 """Times as small as before, as long as it was not measured: 16-bit pixels."""
 
-MOVING = 200e6
+MOVING = 150e6
 """Bytes a second that a transfer moves where no link slows it down: reading, hashing, writing."""
 
 FAR_S = 0.005
@@ -41,6 +41,9 @@ _WORTH_IT = 1.1
 
 _AS_GOOD = 0.98
 """Of two codings whose gain is this near, the one that costs less."""
+
+_DOUBT = 0.5
+"""Of what the processors manage: a near link that carries more may be faster than it looked."""
 
 _WEIGHT = 0.2
 """Of a new measure, in an average that forgets."""
@@ -106,6 +109,10 @@ class Ratios:
         guess = max(1.0, RATIOS[coding] * self._scale) if coding in RATIOS else 1.0
         return self._measured.get(coding, guess)
 
+    def knows(self, coding: Coding) -> bool:
+        """Whether it was tried."""
+        return coding in self._measured
+
     def learn(self, encoded: Encoded) -> None:
         """Take a measure."""
         if encoded.coding in RATIOS and encoded.size:
@@ -114,39 +121,75 @@ class Ratios:
             self._scale = self._measured[encoded.coding] / RATIOS[encoded.coding]
 
 
-def choose(
-    link: LinkEstimate,
-    codings: Sequence[Coding],
-    speeds: CodecSpeeds,
-    ratios: Ratios,
-    cores: int,
-) -> Coding:
-    """The one of ``codings`` that moves most image bytes a second.
+@attrs.frozen
+class Measures:
+    """What a choice is made from.
+
+    :ivar cores: those that may compress at the same time.
+    :ivar achieved: image bytes a second that a coding has moved; None: it was not tried lately.
+    """
+
+    link: LinkEstimate
+    speeds: CodecSpeeds
+    ratios: Ratios
+    cores: int
+    achieved: Callable[[Coding], float | None] = lambda _coding: None
+
+
+def choose(codings: Sequence[Coding], measures: Measures) -> Coding:
+    """How the next bucket is to travel: see :func:`expect`, but what is in doubt is tried plain.
 
     :param codings: the first is that which does not compress.
-    :param cores: those that may compress at the same time.
+    """
+    best = expect(codings, measures)
+    return codings[0] if best != codings[0] and _is_doubtful(codings, measures) else best
+
+
+def expect(codings: Sequence[Coding], measures: Measures) -> Coding:
+    """The one of ``codings`` that should move most image bytes a second.
+
+    :param codings: the first is that which does not compress, the next does it cheapest.
     """
     plain = codings[0]
-    goodput = _goodput(link)
+    goodput = measures.link.goodput
     if goodput is None:
-        return plain
-    rates = {c: _rate(goodput, speeds.of(c) * cores, ratios.of(c)) for c in codings}
+        if not _is_far(measures.link):
+            return plain
+        goodput = _SPEED_OF_FAR
+    if measures.link.goodput is None or not any(map(measures.ratios.knows, codings[1:2])):
+        codings = codings[:2]  # as long as it is a guess, nothing that tries hard
+    rates = {coding: _rate(goodput, coding, measures) for coding in codings}
     if max(rates.values()) < rates[plain] * _WORTH_IT:
         return plain
     enough = max(rates.values()) * _AS_GOOD
-    return max((c for c in codings if rates[c] >= enough), key=speeds.of)
+    return max((c for c in codings if rates[c] >= enough), key=measures.speeds.of)
 
 
-def _goodput(link: LinkEstimate) -> float | None:
-    if link.goodput is not None:
-        return link.goodput
-    return _SPEED_OF_FAR if link.rtt is not None and link.rtt >= FAR_S else None
+def _is_far(link: LinkEstimate) -> bool:
+    return link.rtt is not None and link.rtt >= FAR_S
 
 
-def _rate(goodput: float, speed: float, ratio: float) -> float:
-    """Image bytes a second; ``speed`` is of all cores that compress.
+def _rate(goodput: float, coding: Coding, measures: Measures) -> float:
+    """Image bytes a second: as was achieved, else as is to be expected."""
+    achieved = measures.achieved(coding)
+    if achieved is not None:
+        return achieved
+    return min(_work(coding, measures), goodput * measures.ratios.of(coding))
+
+
+def _work(coding: Coding, measures: Measures) -> float:
+    """Image bytes a second that the processors manage.
 
     What compresses takes the time of what moves, and does not go on beside it: on two cores that is
     so, with many it makes little difference.
     """
-    return min(1 / (1 / MOVING + 1 / speed), goodput * ratio)
+    return 1 / (1 / MOVING + 1 / (measures.speeds.of(coding) * measures.cores))
+
+
+def _is_doubtful(codings: Sequence[Coding], measures: Measures) -> bool:
+    """Whether a near link may have been held up by the processors, not by itself: try it plain."""
+    plain, cheapest, *_harder = codings
+    goodput = measures.link.goodput
+    if goodput is None or _is_far(measures.link) or measures.achieved(plain) is not None:
+        return False
+    return goodput * measures.ratios.of(cheapest) > _work(cheapest, measures) * _DOUBT

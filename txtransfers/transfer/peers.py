@@ -112,7 +112,7 @@ class Peer:
         self._pool.maxPersistentPerHost = connections
         self._pool.cachedConnectionTimeout = _CACHED_CONNECTION_S
         self._pool.retryAutomatically = False
-        factory = WideEndpointFactory(reactor, self.timeout, congestion)
+        factory = self._link.timing(WideEndpointFactory(reactor, self.timeout, congestion))
         self._warm = PlainAgent(Agent.usingEndpointFactory(reactor, factory, self._pool))
         self._fresh = PlainAgent(Agent.usingEndpointFactory(reactor, factory))
 
@@ -239,10 +239,7 @@ class Peer:
         timeout: float | None = None,
         warm: bool = False,
     ) -> Answer:
-        started = self._reactor.seconds()
         answer = await self._request(session, method, path, body, timeout=timeout, warm=warm)
-        if not warm and timeout is None:  # a commit takes its time
-            self._link.answered(self._reactor.seconds() - started)
         if not _is_json(answer):
             raise PeerNonsense(
                 f"{self._who} answered {method} {path} with something that is no JSON"

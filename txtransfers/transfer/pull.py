@@ -56,7 +56,9 @@ class Pull:
         self._request = request
         self._memo = memo
         cores = min(parts.cores, parts.limits.threads)
-        self._codings = BucketCodings(request.compression, peer.estimate, parts.speeds, cores)
+        self._codings = BucketCodings(
+            request.compression, peer.estimate, parts.speeds, cores, parts.reactor
+        )
         self._session = peer.session(request.sender_transfer_id or new_transfer_id())
         self._incoming: IIncoming | None = None
         self._report: CommitReport | None = None
@@ -211,7 +213,8 @@ class Pull:
             self._sinks.add(sink)
             arrived = False
             try:
-                await self._peer.get_bucket(chunks_path(rest, coding), sink, self._session)
+                with self._codings.trying(coding, bucket_size(rest)):
+                    await self._peer.get_bucket(chunks_path(rest, coding), sink, self._session)
                 arrived = True
                 self._codings.learn(Encoded(coding, bucket_size(rest), sink.taken))
                 progress.travelled(coding, bucket_size(rest))

@@ -55,7 +55,9 @@ class Push:
         self._memo = memo
         self._transaction = Transaction(memo.state)
         cores = min(parts.cores, parts.limits.threads)
-        self._codings = BucketCodings(request.compression, peer.estimate, parts.speeds, cores)
+        self._codings = BucketCodings(
+            request.compression, peer.estimate, parts.speeds, cores, parts.reactor
+        )
         self._session = peer.session(request.sender_transfer_id or new_transfer_id())
         self._session.restore(memo.state.get("cookies", ()))
         self._instances: tuple[Instance, ...] = ()
@@ -321,9 +323,10 @@ class Push:
 
         async def put() -> None:
             coding = self._codings.next()
-            body = await bodies.body(coding)
             path = transaction.bucket_path(number, offset, coding.codec)
-            await self._peer.put_bucket(path, body, self._session)
+            with self._codings.trying(coding, bucket_size(rest)):
+                body = await bodies.body(coding)
+                await self._peer.put_bucket(path, body, self._session)
             progress.travelled(coding, bucket_size(rest))
 
         async with parts.slots.slot(self._request.priority):
