@@ -23,6 +23,7 @@ setup(
         "zope.interface>=6.0",
         "service-identity>=24.1.0",
         "attrs>=23.2.0",
+        "backports.zstd>=1.0.0; python_version < '3.14'",
         "isal>=1.6.0",
         "msgspec>=0.18.6",
         "pydicom>=3.0.0",

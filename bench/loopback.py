@@ -73,8 +73,9 @@ def loads(quick: bool) -> list[Load]:
     part = 10 if quick else 1
     both = (("push", "none"), ("pull", "none"))
     zipped = (("push", "gzip"), ("pull", "gzip"))
+    chosen = (("push", "auto"), ("pull", "auto"))
     return [
-        Load("ct", lambda f: dataset.ct_series(f, 500 // part, 512, 1), both + zipped),
+        Load("ct", lambda f: dataset.ct_series(f, 500 // part, 512, 1), both + zipped + chosen),
         Load("small", lambda f: dataset.ct_series(f, 3000 // part, 19, 1), both),
         Load("large", lambda f: [dataset.multiframe(f / "large.dcm", 1024 // part, 1)], both),
         Load("lookup", lambda f: dataset.ct_series(f, 10_000 // part, 2, 1), ()),

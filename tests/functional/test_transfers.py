@@ -14,6 +14,7 @@ from tests.functional.live import LiveTestCase, ask, md5, study_of, wait_until
 from tests.functional.wires import BlackHole, Recorder, Wire
 
 KB = 1024
+MB = 1024 * KB
 
 
 class TransferTests(LiveTestCase):
@@ -29,7 +30,7 @@ class TransferTests(LiveTestCase):
 
     def test_push_and_pull_in_every_compression(self) -> None:
         a, b, uploaded, study = self.both_ways(Transfers={"BucketSize": 150})
-        for compression in ("none", "gzip"):
+        for compression in ("none", "gzip", "auto"):
             for daemon, route, peer in ((a, "send", "B"), (b, "pull", "A")):
                 job = self.transfer(daemon, route, study, peer, Compression=compression)
                 self.assertEqual(job["Content"]["TotalInstances"], 6)
@@ -46,6 +47,42 @@ class TransferTests(LiveTestCase):
         job = self.wait_for(b, answer["RemoteJob"])
         self.assertEqual(job["Type"], "PullTransfer")
         self.assertTrue(job["Content"]["Originator"])
+        self.assert_holds(b, uploaded)
+
+    def test_auto_chooses_zstd_on_a_slow_line(self) -> None:
+        """It learns what the line is like by the first buckets, and from then on it pays."""
+        # Each way of each connection has its rate: few connections make a slow line.
+        wire = Wire(rate=MB)
+        a, b = self.pair(between=wire, Transfers={"BucketSize": 256, "Threads": 2})
+        uploaded = self.upload(a, self.files(12, 512))
+        study = study_of(next(iter(uploaded.values())))
+        for _ in range(2):
+            job = self.transfer(a, "send", study, Compression="auto")
+            self.assert_holds(b, uploaded)
+            b.client.request("DELETE", f"/studies/{study[0]['ID']}")
+        content = job["Content"]
+        self.assertEqual(("auto", "zstd"), (content["Compression"], content["Codec"]))
+        self.assertIn(content["CodecLevel"], (1, 3, 7))
+        self.assertLess(int(content["NetworkSize"]), int(content["UploadedSize"]) / 2)
+        receipt = a.client.get(f"/jobs/{job['ID']}/receipt")
+        self.assertEqual("zstd", receipt["Codec"])
+
+    def test_auto_by_a_pull_on_a_slow_line(self) -> None:
+        wire = Wire(rate=MB)
+        a, b = self.pair(between=wire, Transfers={"BucketSize": 256, "Threads": 2})
+        uploaded = self.upload(b, self.files(12, 512))
+        study = study_of(next(iter(uploaded.values())))
+        for _ in range(2):
+            job = self.transfer(a, "pull", study, Compression="auto")
+            self.assert_holds(a, uploaded)
+            a.client.request("DELETE", f"/studies/{study[0]['ID']}")
+        self.assertEqual("zstd", job["Content"]["Codec"])
+
+    def test_auto_in_a_send_by_pull(self) -> None:
+        a, b, uploaded, study = self.both_ways()
+        wanted = {"Resources": study, "Compression": "auto", "Peer": "B-pulls"}
+        job = self.wait_for(b, a.client.post("/transfers/send", wanted)["RemoteJob"])
+        self.assertEqual(job["Content"]["Compression"], "auto")
         self.assert_holds(b, uploaded)
 
     def test_a_large_instance_is_split(self) -> None:

@@ -112,6 +112,18 @@ class ReceiptTests(SynchronousTestCase):
         self.assertNotIn("UploadedSize", told)
         self.assertEqual(self.outcomes(told), ["AlreadyStored"] * 3)
 
+    def test_what_it_travelled_in(self) -> None:
+        for codings, codec, level in (
+            ({"none 0": 5}, "none", None),
+            ({"zstd 3": 5, "none 0": 4}, "zstd", 3),
+            ({"gzip 1": 1, "gzip 0": 2}, "gzip", 0),
+        ):
+            job = ended()
+            job.progress = attrs.evolve(job.progress, codings=codings)
+            told = receipt(job)
+            self.assertEqual((told["Codec"], told.get("CodecLevel")), (codec, level))
+        self.assertNotIn("Codec", receipt(ended()))
+
     def test_outcomes_that_are_not_known(self) -> None:
         """A stock peer does not tell them."""
         outcomes = [None, Outcome.ALREADY_STORED, None]

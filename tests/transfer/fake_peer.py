@@ -1,11 +1,12 @@
 """A peer in memory, and a store that can be slow: for tests of transfers, without HTTP."""
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 from uuid import uuid4
 
 import attrs
@@ -31,8 +32,9 @@ from txtransfers.transfer.incoming import PushTransactions
 from txtransfers.transfer.link import Link
 from txtransfers.transfer.parts import Limits, Parts
 from txtransfers.transfer.slots import Slots
+from txtransfers.wire.codec import OURS, Codec, parse_coding
 from txtransfers.wire.codecs import encoder
-from txtransfers.wire.messages import Compression, LookupAnswer, Resource
+from txtransfers.wire.messages import LookupAnswer, Resource
 from txtransfers.wire.plan import Instance
 from txtransfers.wire.pushes import PushOpened, PushStatus, parse_push, parse_push_status
 
@@ -78,6 +80,9 @@ class FakePeer:
 
     :ivar is_stock: whether it knows no extension.
 
+    :ivar link: what it is like to the transfers. :ivar codecs: that it knows, of our own.
+    :ivar offered: codecs of each opening and lookup.
+
     :ivar steps: by request (such as ``PUT 1``), what happens at its next times: an error that is
         raised, or a Deferred that is waited for.
     """
@@ -88,6 +93,8 @@ class FakePeer:
     def __init__(self, clock: Clock, originator: str = "b's uuid") -> None:
         self.store = MemoryStore()
         self.is_stock = False
+        self.codecs = OURS
+        self.offered: list[frozenset[Codec]] = []
         self.knows_extension: bool | None = None
         self.originator = originator
         self.asked: list[str] = []
@@ -107,7 +114,13 @@ class FakePeer:
 
     def take(self, threads: int) -> None:
         """Have so many buckets in flight."""
-        self.link = Link(self._clock, threads, 64)
+        link = Link(self._clock, threads, 64)
+        link.goodput, link.round_trip = self.link.goodput, self.link.round_trip
+        self.link = link
+
+    def seem(self, goodput: float | None, round_trip: float | None = None) -> None:
+        """Have the link look like that; bytes a second, seconds."""
+        self.link.goodput, self.link.round_trip = goodput, round_trip
 
     async def meet(self) -> None:
         pass
@@ -148,7 +161,12 @@ class FakePeer:
             id_, already = await self.pushes.open(request)
         self.knows_extension = not self.is_stock
         assert instances == len(request.instances)
-        return PushOpened(id_, f"/transfers/push/{id_}", None if self.is_stock else already)
+        path = f"/transfers/push/{id_}"
+        self.opened_with = request.compression
+        self.offered.append(request.extension.codecs if request.extension else frozenset())
+        if request.extension is None:
+            return PushOpened(id_, path, None)
+        return PushOpened(id_, path, already, request.extension.codecs & self.codecs)
 
     async def push_status(
         self, path: str, instances: int, buckets: int, verify: bool, session: str
@@ -160,9 +178,14 @@ class FakePeer:
         return parse_push_status(encoded, instances, buckets)
 
     async def put_bucket(self, path: str, body: Any, session: str) -> None:
+        whole = path
         path, _, asked = path.rpartition("/")
-        bucket, _, offset = asked.partition("?offset=")
-        number = int(bucket)
+        bucket, _, query = asked.partition("?")
+        number, arguments = int(bucket), dict(parse_qsl(query))
+        codec = Codec(arguments["codec"]) if "codec" in arguments else None
+        assert codec is None or not self.is_stock
+        self.paths.append(whole)
+        asked = re.sub("[?&]codec=[a-z]+", "", asked)
         touched: list[int] = []
         stall = Stall(Clock(), 60)
         stall.touch = lambda: touched.append(1)  # type: ignore[method-assign]
@@ -176,7 +199,7 @@ class FakePeer:
         await self._ask(f"PUT {asked}", session)
         id_ = path.removeprefix("/transfers/push/")
         with self._answering():
-            sink = await self.pushes.receive(id_, number, int(offset or 0))
+            sink = await self.pushes.receive(id_, number, int(arguments.get("offset", 0)), codec)
             sink.write(data)
             await self.pushes.finish_bucket(id_, sink, 0)
 
@@ -195,11 +218,15 @@ class FakePeer:
         with self._answering():
             await self.pushes.discard(path.removeprefix("/transfers/push/"))
 
-    async def lookup(self, resources: Sequence[Resource], session: str) -> LookupAnswer:
+    async def lookup(
+        self, resources: Sequence[Resource], session: str, codecs: frozenset[Codec] = frozenset()
+    ) -> LookupAnswer:
         await self._ask("POST lookup", session)
         with self._answering():
             found = await self.store.lookup(resources)
-        return LookupAnswer(tuple(self.lie(found)), self.originator)
+        self.offered.append(codecs)
+        known = frozenset() if self.is_stock else codecs & self.codecs
+        return LookupAnswer(tuple(self.lie(found)), self.originator, known)
 
     async def get_bucket(self, path: str, sink: Any, session: str, _on_left: Any) -> None:
         url = urlsplit(path)
@@ -211,7 +238,9 @@ class FakePeer:
         if any(id_ not in self.store.files for id_ in ids):
             raise PeerRefused("Unknown instance", 404)
         data = b"".join(self.store.files[id_] for id_ in ids)[offset : offset + size]
-        stream = encoder(Compression(arguments["compression"]))
+        coding = parse_coding(arguments["compression"], int(arguments.get("level", 0)))
+        assert coding.codec in {Codec.NONE, Codec.GZIP} or not self.is_stock
+        stream = encoder(coding)
         sink.write(self.mangle(stream.encode(data) + stream.finish()))
         await sink.finish()
 

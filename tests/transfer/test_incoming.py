@@ -27,7 +27,7 @@ from txtransfers.transfer.incoming import (
     PushTransactions,
 )
 from txtransfers.transfer.slots import Slots
-from txtransfers.wire.messages import Compression
+from txtransfers.wire.codec import Codec
 from txtransfers.wire.plan import Chunk, Instance
 from txtransfers.wire.pushes import PushExtension, PushRequest, PushState, PushStatus
 
@@ -46,7 +46,7 @@ class IncomingTests(SynchronousTestCase):
         return PushRequest(
             (Instance(ID, size, hashlib.md5(self.data).hexdigest()),),
             ((Chunk(ID, 0, 100),), (Chunk(ID, 100, size - 100),)),
-            Compression.NONE,
+            Codec.NONE,
         )
 
     def open(self) -> str:
@@ -216,7 +216,7 @@ class IncomingTests(SynchronousTestCase):
 
     def test_a_key_of_another_transaction(self) -> None:
         self.successResultOf(self.start(self.pushes.open(self.extended())))
-        other = attrs.evolve(self.extended(), compression=Compression.GZIP)
+        other = attrs.evolve(self.extended(), compression=Codec.GZIP)
         self.failureResultOf(self.start(self.pushes.open(other)), BadState)
 
     def status(self, verify: bool = False) -> PushStatus:

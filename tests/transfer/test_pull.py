@@ -27,6 +27,7 @@ from txtransfers.store.interfaces import Outcome
 from txtransfers.transfer.parts import ITransfer
 from txtransfers.transfer.progress import Progress
 from txtransfers.transfer.pull import Pull
+from txtransfers.wire.codec import Codec, usual
 from txtransfers.wire.codecs import encoder
 from txtransfers.wire.messages import Compression, Level, Resource, TransferRequest
 from txtransfers.wire.plan import MAX_URL_LENGTH, Instance
@@ -121,7 +122,9 @@ class PullTests(SynchronousTestCase):
             self.store = SlowStore()
             self.successResultOf(self.begin(self.pull(compression, bucket_size=1500)))
             self.assert_arrived()
-        self.assertTrue(self.peer.paths[-1].endswith("&compression=gzip"))
+            if compression is not Compression.AUTO:
+                ending = f"&compression={compression.value}"
+                self.assertTrue(self.peer.paths[-1].endswith(ending))
 
     def test_urls_stay_short_whatever_the_peers_own_is(self) -> None:
         for number in range(10, 80):
@@ -250,11 +253,10 @@ class PullTests(SynchronousTestCase):
                 _on_left: Any,
                 cuts: Any = cuts,
                 real: Any = real,
-                compression: Any = compression,
             ) -> None:
                 if len(cuts) < 2:
                     cuts.append(path)
-                    code = encoder(compression)
+                    code = encoder(usual(Codec(path.partition("&compression=")[2])))
                     start = int(path.partition("offset=")[2].partition("&")[0])
                     sink.write(code.encode(data[start : start + 300]) + code.finish()[:-9])
                     sink._work()

@@ -26,7 +26,7 @@ from txtransfers.transfer.streams import (
     bucket_sink,
     collecting_sink,
 )
-from txtransfers.wire.messages import Compression
+from txtransfers.wire.codec import Codec, usual
 from txtransfers.wire.plan import Chunk
 
 
@@ -280,8 +280,8 @@ class BucketTests(SynchronousTestCase):
         )
         self.plain = self.store.files[self.id][1000:] + self.store.files[self.other]
 
-    def travelling(self, compression: Compression) -> bytes:
-        reader = BucketReader(self.store, self.threads, self.chunks, compression)
+    def travelling(self, codec: Codec) -> bytes:
+        reader = BucketReader(self.store, self.threads, self.chunks, usual(codec))
         slices = self.successResultOf(Deferred.fromCoroutine(reader.read_all()))
         self.assertTrue(all(slices))
         self.assertEqual(self.successResultOf(Deferred.fromCoroutine(reader.read())), b"")
@@ -289,7 +289,7 @@ class BucketTests(SynchronousTestCase):
             reader.close()
         return b"".join(slices)
 
-    def receive(self, data: bytes, compression: Compression, step: int) -> Any:
+    def receive(self, data: bytes, codec: Codec, step: int) -> Any:
         """What was staged: place -> byte, by instance."""
         staged: dict[str, dict[int, int]] = {self.id: {}, self.other: {}}
 
@@ -300,20 +300,20 @@ class BucketTests(SynchronousTestCase):
                 return succeed(None)
 
         incoming: Any = Incoming()
-        sink = bucket_sink(self.threads, incoming, self.chunks, compression)
+        sink = bucket_sink(self.threads, incoming, self.chunks, codec)
         for start in range(0, len(data), step):
             sink.write(data[start : start + step])
         return Deferred.fromCoroutine(sink.finish()).addCallback(lambda _r: staged)
 
     def test_read(self) -> None:
-        self.assertEqual(self.travelling(Compression.NONE), self.plain)
-        self.assertEqual(gzip.decompress(self.travelling(Compression.GZIP)), self.plain)
+        self.assertEqual(self.travelling(Codec.NONE), self.plain)
+        self.assertEqual(gzip.decompress(self.travelling(Codec.GZIP)), self.plain)
 
     def test_received_at_its_places(self) -> None:
-        for compression in Compression:
+        for codec in Codec:
             for step in (1, 700, 10**6):
-                data = self.travelling(compression)
-                staged = self.successResultOf(self.receive(data, compression, step))
+                data = self.travelling(codec)
+                staged = self.successResultOf(self.receive(data, codec, step))
                 whole = self.store.files[self.id]
                 self.assertEqual(staged[self.id], dict(enumerate(whole[1000:], 1000)))
                 self.assertEqual(staged[self.other], dict(enumerate(self.store.files[self.other])))
@@ -323,21 +323,21 @@ class BucketTests(SynchronousTestCase):
         header = b"\x1f\x8b\x08\x02" + struct.pack("<IBB", 1700000000, 2, 3)
         header += struct.pack("<H", zlib.crc32(header) & 0xFFFF)
         member = header + gzip.compress(self.plain)[10:]
-        staged = self.successResultOf(self.receive(member, Compression.GZIP, 1))
+        staged = self.successResultOf(self.receive(member, Codec.GZIP, 1))
         self.assertEqual(len(staged[self.id]), self.size - 1000)
 
     def test_another_length_or_no_gzip(self) -> None:
-        for data, compression, error in (
-            (self.plain[:-1], Compression.NONE, WrongLength),
-            (self.plain + b"!", Compression.NONE, WrongLength),
-            (gzip.compress(self.plain[:-1]), Compression.GZIP, WrongLength),
-            (gzip.compress(self.plain + b"!"), Compression.GZIP, WrongLength),
-            (gzip.compress(self.plain)[:-1], Compression.GZIP, BadCompression),
-            (self.plain, Compression.GZIP, BadCompression),
-            (b"", Compression.GZIP, BadCompression),
-            (b"", Compression.NONE, WrongLength),
+        for data, codec, error in (
+            (self.plain[:-1], Codec.NONE, WrongLength),
+            (self.plain + b"!", Codec.NONE, WrongLength),
+            (gzip.compress(self.plain[:-1]), Codec.GZIP, WrongLength),
+            (gzip.compress(self.plain + b"!"), Codec.GZIP, WrongLength),
+            (gzip.compress(self.plain)[:-1], Codec.GZIP, BadCompression),
+            (self.plain, Codec.GZIP, BadCompression),
+            (b"", Codec.GZIP, BadCompression),
+            (b"", Codec.NONE, WrongLength),
         ):
-            self.failureResultOf(self.receive(data, compression, 10**6), error)
+            self.failureResultOf(self.receive(data, codec, 10**6), error)
 
     def test_nothing_beyond_the_bucket_is_staged(self) -> None:
         writes: list[Any] = []
@@ -348,7 +348,7 @@ class BucketTests(SynchronousTestCase):
                 return succeed(None)
 
         incoming: Any = Incoming()
-        sink = bucket_sink(self.threads, incoming, self.chunks, Compression.NONE)
+        sink = bucket_sink(self.threads, incoming, self.chunks, Codec.NONE)
         sink.write(self.plain + bytes(SLICE))
         self.assertTrue(sink.failed)
         self.assertEqual(writes, [])

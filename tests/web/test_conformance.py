@@ -160,7 +160,7 @@ EXTENSIONS = {
     *("NetworkSize", "Retries", "RepeatedSize", "SavedByCompression", "Outcomes"),
     *("SentInstances", "ReceivedInstances", "SkippedInstances", "SkippedSize"),
     *("EstimatedTimeOfArrival", "History", "BucketsInFlight", "MaxBucketsInFlight"),
-    *("BucketSize", "GoodputKBs", "RoundTripMs"),
+    *("BucketSize", "GoodputKBs", "RoundTripMs", "Codec", "CodecLevel"),
     # of jobs that stock describes by an empty Content, and of those whose lookup failed:
     *("Compression", "Peer", "Resources", "UploadedSizeMB", "DownloadedSizeMB"),
     *("CompletedHttpQueries", "NetworkSpeedKBs", "TotalInstances", "TotalSizeMB"),
@@ -510,7 +510,7 @@ class JobsTests(ConformanceCase):
             house.peers["A"].lookup = self.look_up  # type: ignore[method-assign]
         return house
 
-    async def look_up(self, resources: Any, _session: Any) -> LookupAnswer:
+    async def look_up(self, resources: Any, _session: Any, *_more: Any) -> LookupAnswer:
         if resources[0].id not in FILES:
             raise PeerRefused('Peer "A" answered 404: Unknown resource', 404)
         return LookupAnswer((), "another daemon")

@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests import recorded
 from txtransfers.errors import BadMessage
-from txtransfers.wire.messages import Compression
+from txtransfers.wire.codec import Codec, Coding, usual
 from txtransfers.wire.plan import (
     MAX_URL_LENGTH,
     Chunk,
@@ -85,7 +85,7 @@ class PlanTests(SynchronousTestCase):
         plan = plan_buckets(request.instances, Cut(65536))
         self.assertEqual(plan, request.buckets)
         self.assertEqual([bucket_size(bucket) for bucket in plan], [107018] * 3 + [67676, 33838])
-        ours = parse_push(push_json(request.instances, plan, Compression.NONE))
+        ours = parse_push(push_json(request.instances, plan, Codec.NONE))
         self.assertEqual(ours, request)
 
     def test_the_plans_of_stock_peers_are_accepted(self) -> None:
@@ -125,7 +125,7 @@ class PlanTests(SynchronousTestCase):
         small = instances(*[10] * 100)
         for length in range(20, 80):
             plan = plan_buckets(small, Cut(10**6), length)
-            urls = ["x" * length + chunks_path(bucket, "gzip") for bucket in plan]
+            urls = ["x" * length + chunks_path(bucket, usual(Codec.GZIP)) for bucket in plan]
             self.assertLessEqual(max(map(len, urls)), MAX_URL_LENGTH)
             self.assertGreater(len(urls[0]), MAX_URL_LENGTH - 100, "it is used, too")
         self.assertEqual(len(plan_buckets(small, Cut(10**6))), 1)
@@ -138,8 +138,12 @@ class PlanTests(SynchronousTestCase):
     def test_the_route(self) -> None:
         bucket = (Chunk("a", 5, 10), Chunk("b", 0, 20))
         self.assertEqual(
-            chunks_path(bucket, "none"),
+            chunks_path(bucket, usual(Codec.NONE)),
             "/transfers/chunks/a.b?offset=5&size=30&compression=none",
+        )
+        self.assertEqual(
+            chunks_path(bucket, Coding(Codec.ZSTD, 3)),
+            "/transfers/chunks/a.b?offset=5&size=30&compression=zstd&level=3",
         )
 
 

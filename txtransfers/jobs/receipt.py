@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from ..store.interfaces import Outcome
+from ..wire.codec import Codec
 from ..wire.messages import Compression
 from ..wire.plan import Instance
 from .model import Direction, Job, State
@@ -91,6 +92,7 @@ def transfer_figures(job: Job) -> dict[str, Any]:
     pushing = job.direction is Direction.PUSH
     compressed = job.request.compression is not Compression.NONE
     once = progress.network_size - progress.repeated_size
+    codec, level = progress.coding or (None, 0)
     return {
         "SentInstances" if pushing else "ReceivedInstances": (
             (progress.total_instances or 0) - progress.skipped
@@ -102,6 +104,8 @@ def transfer_figures(job: Job) -> dict[str, Any]:
         "SkippedSize": str(progress.skipped_size),
         "SavedByCompression": str(max(0, progress.done_size - once) if compressed else 0),
         "Retries": progress.retries,
+        **({} if codec is None else {"Codec": codec}),
+        **({} if codec in (None, Codec.NONE.value) else {"CodecLevel": level}),
     }
 
 

@@ -26,6 +26,7 @@ from ..errors import (
 from ..store.interfaces import CommitReport, IIncoming, IInstanceStore
 from ..threads import IThreads
 from ..waiters import Waiters
+from ..wire.codec import Codec
 from ..wire.identifiers import is_identifier
 from ..wire.plan import check_plan
 from ..wire.pushes import (
@@ -265,9 +266,11 @@ class PushTransactions:
         transaction = self._transactions.get(id_)
         return transaction.phase if transaction is not None else PushState.VERIFYING
 
-    async def receive(self, id_: str, number: int, offset: int = 0) -> Sink:
+    async def receive(
+        self, id_: str, number: int, offset: int = 0, codec: Codec | None = None
+    ) -> Sink:
         """See :meth:`PushTransaction.receive`."""
-        return (await self.get(id_)).receive(number, offset)
+        return (await self.get(id_)).receive(number, offset, codec)
 
     async def finish_bucket(self, id_: str, sink: Sink, started: float) -> None:
         """The body has come whole: wait until it is staged. Raises what went wrong with it.

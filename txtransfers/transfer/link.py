@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from ..errors import PeerRefused, PeerUnreachable
 from ..wire.plan import Cut
 from . import tcp
+from .compression import LinkEstimate
 from .concurrency import Concurrency
 from .cuts import choose_cut
 from .retries import is_worth_retrying
@@ -133,6 +134,10 @@ class Link:
         if self._concurrency is not None and self._concurrency.is_seeking:
             limit = max(limit, min(self.cap, _MAY_BECOME))
         return choose_cut(wanted, limit, self.goodput, self.round_trip, self.is_near)
+
+    def estimate(self) -> LinkEstimate:
+        """What is known of it."""
+        return LinkEstimate(self.goodput, self.round_trip)
 
     def is_enough(self, left: int) -> bool:
         """Whether so little of a bucket that is received is left that another can be asked for.

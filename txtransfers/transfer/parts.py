@@ -15,6 +15,8 @@ from ..store.interfaces import IInstanceStore, Outcome
 from ..threads import IThreads
 from ..wire.plan import Instance
 from .bandwidth import Bandwidth
+from .codings import usable_cores
+from .compression import CodecSpeeds
 from .link import Link
 from .progress import Progress
 from .retries import is_worth_retrying, with_retries
@@ -54,6 +56,7 @@ class Parts:
     :ivar originator: the uuid of this daemon's life.
     :ivar memory: bytes for buckets in flight, of all transfers together (``CacheSize``).
     :ivar bandwidth: how fast they may be.
+    :ivar speeds: of the codecs, as learned. :ivar cores: that may compress.
     """
 
     reactor: Any
@@ -63,6 +66,8 @@ class Parts:
     limits: Limits
     originator: str
     bandwidth: Bandwidth
+    speeds: CodecSpeeds = attrs.Factory(CodecSpeeds)
+    cores: int = attrs.Factory(usable_cores)
 
     async def retrying(self, progress: Progress, request: Callable[[], Awaitable[T]]) -> T:
         """Call ``request`` with as many retries as a bucket has; counts them."""

@@ -7,7 +7,7 @@ limits mean *no progress for so long*, so that a slow link is no error and a dea
 import json
 import re
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from http.cookiejar import Cookie, CookieJar
 from typing import Any, NoReturn, TypeVar
 
@@ -36,6 +36,7 @@ from ..errors import (
 )
 from ..threads import IThreads
 from ..wire import messages, pushes
+from ..wire.codec import ACCEPTED_CODECS, Codec, codec_names
 from ..wire.messages import LookupAnswer, Resource, TransferRequest
 from ..wire.pushes import PushOpened, PushStatus
 from .client import PlainAgent, Stall, Stalled, WideEndpointFactory, deliver, innermost
@@ -65,6 +66,7 @@ class Body:
 
     make: Callable[[Stall], IBodyProducer | bytes]
     content_type: str = "application/json"
+    headers: Mapping[str, str] = {}
 
 
 @attrs.frozen
@@ -79,9 +81,13 @@ def _ignore(_left: int) -> None:
     pass
 
 
-def constant(data: bytes, content_type: str = "application/json") -> Body:
-    """A body that is in memory."""
-    return Body(lambda _stall: data, content_type)
+def constant(
+    data: bytes,
+    content_type: str = "application/json",
+    headers: Mapping[str, str] | None = None,
+) -> Body:
+    """A body that is in memory, and further headers of its request."""
+    return Body(lambda _stall: data, content_type, headers or {})
 
 
 class Peer:
@@ -137,9 +143,19 @@ class Peer:
 
     # The requests of the protocol
 
-    async def lookup(self, resources: Sequence[Resource], session: "Session") -> LookupAnswer:
-        """Ask for the instances below ``resources`` (``POST /transfers/lookup``)."""
-        body = constant(messages.resources_json(resources))
+    async def lookup(
+        self,
+        resources: Sequence[Resource],
+        session: "Session",
+        codecs: Iterable[Codec] = (),
+    ) -> LookupAnswer:
+        """Ask for the instances below ``resources`` (``POST /transfers/lookup``).
+
+        :param codecs: in which the bytes may come too; a peer that knows them tells which it has.
+        """
+        offered = ", ".join(codec_names(codecs))
+        headers = {ACCEPTED_CODECS: offered} if offered else {}
+        body = constant(messages.resources_json(resources), headers=headers)
         answer = await self._call(session, "POST", "/transfers/lookup", body, warm=True)
         parsed: LookupAnswer = await self._threads.run(
             self._parse, answer, messages.parse_lookup_answer, "/transfers/lookup"
@@ -323,6 +339,7 @@ class Peer:
             headers["sender-transfer-id"] = session.transfer_id
         if body is not None:
             headers["Content-Type"] = body.content_type
+            headers.update(body.headers)
         return Headers({name: [value] for name, value in headers.items()})
 
     @property

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import attrs
 
+from ..wire.codec import Coding
 from ..wire.plan import Instance, Plan, bucket_size
 
 
@@ -19,6 +20,8 @@ class Progress:
     :ivar network_size: bytes that travelled, compressed where they were; ``repeated_size`` of
         these, in buckets that had to travel again.
     :ivar seconds: time spent transferring, for the speed.
+    :ivar codings: how buckets have travelled ("zstd 1": codec and level) -> bytes in them, before
+        compression.
     """
 
     total_instances: int | None = None
@@ -32,11 +35,25 @@ class Progress:
     repeated_size: int = 0
     retries: int = 0
     seconds: float = 0.0
+    codings: dict[str, int] = attrs.Factory(dict)
 
     def bucket_done(self, size: int) -> None:
         """A bucket of ``size`` bytes has arrived."""
         self.buckets_done += 1
         self.done_size += size
+
+    def travelled(self, coding: Coding, size: int) -> None:
+        """A bucket, or what was left of it, has travelled so; ``size`` before compression."""
+        name = str(coding)
+        self.codings[name] = self.codings.get(name, 0) + size
+
+    @property
+    def coding(self) -> tuple[str, int] | None:
+        """Codec and level that most bytes travelled in; None before the first bucket."""
+        if not self.codings:
+            return None
+        codec, _, level = max(self.codings, key=lambda name: self.codings[name]).partition(" ")
+        return codec, int(level)
 
     def planned(
         self, instances: Sequence[Instance], skipped: Sequence[Instance], plan: Plan

@@ -26,6 +26,8 @@ from ..store.interfaces import CommitReport, IIncoming, Outcome
 from ..wire.identifiers import is_identifier
 from ..wire.messages import Compression, LookupAnswer, TransferRequest, new_transfer_id
 from ..wire.plan import Cut, Instance, Plan, bucket_size, chunks_path, plan_buckets, rest_of
+from .codings import BucketCodings
+from .compression import Encoded
 from .parts import ROUNDS, ITransfer, Memo, Parts, check_source, is_passing
 from .peers import Peer
 from .progress import Progress
@@ -54,6 +56,10 @@ class Pull:
         self._peer = peer
         self._request = request
         self._memo = memo
+        cores = min(parts.cores, peer.link.cap)
+        self._codings = BucketCodings(
+            request.compression, peer.link.estimate, parts.speeds, cores, parts.reactor
+        )
         self._session = peer.session(request.sender_transfer_id or new_transfer_id())
         self._turn = Turn(request.priority, memo.id)
         self._incoming: IIncoming | None = None
@@ -144,9 +150,11 @@ class Pull:
 
     async def _lookup(self, progress: Progress, is_first: bool) -> LookupAnswer:
         """:param is_first: whether the peer must be in the life that asked for this transfer."""
+        offered = self._codings.offered
         answer = await self._parts.retrying(
-            progress, lambda: self._peer.lookup(self._request.resources, self._session)
+            progress, lambda: self._peer.lookup(self._request.resources, self._session, offered)
         )
+        self._codings.served(answer.codecs & offered)
         wanted = self._request.originator
         if is_first and wanted is not None and wanted != answer.originator:
             raise WrongOriginator(
@@ -213,15 +221,18 @@ class Pull:
             rest = rest_of(bucket, offset)
             if not rest:
                 return
-            sink = bucket_sink(parts.threads, incoming, rest, self._request.compression)
+            coding = self._codings.next()
+            sink = bucket_sink(parts.threads, incoming, rest, coding.codec)
             sink.limit(parts.bandwidth.receiving(self._turn, self._peer.name))
             self._sinks.add(sink)
             arrived = False
             try:
-                path = chunks_path(rest, self._request.compression.value)
-                with link.watched():
+                path = chunks_path(rest, coding)
+                with link.watched(), self._codings.trying(coding, bucket_size(rest)):
                     await self._peer.get_bucket(path, sink, self._session, on_left)
                 arrived = True
+                self._codings.learn(Encoded(coding, bucket_size(rest), sink.taken))
+                progress.travelled(coding, bucket_size(rest))
             except (WrongLength, BadCompression) as error:
                 is_right = False
                 if isinstance(error, BadCompression):

@@ -20,6 +20,7 @@ from ..wire.messages import Compression, TransferRequest, new_transfer_id
 from ..wire.plan import Instance, bucket_size, rest_of
 from ..wire.pushes import PushExtension, PushState, PushStatus, push_json
 from .bodies import BucketBodies
+from .codings import BucketCodings
 from .holdings import held_by_lookup
 from .parts import ROUNDS, ITransfer, Memo, Parts, check_source, is_passing
 from .peers import Peer
@@ -55,6 +56,10 @@ class Push:
         self._request = request
         self._memo = memo
         self._transaction = Transaction(memo.state)
+        cores = min(parts.cores, peer.link.cap)
+        self._codings = BucketCodings(
+            request.compression, peer.link.estimate, parts.speeds, cores, parts.reactor
+        )
         self._session = peer.session(request.sender_transfer_id or new_transfer_id())
         self._session.restore(memo.state.get("cookies", ()))
         self._turn = Turn(request.priority, memo.id)
@@ -116,6 +121,9 @@ class Push:
             await memo.keep_instances(self._instances)
         memo.anew = False
         if self._transaction.path:
+            # What an earlier version has opened is as was wished: it knew nothing else.
+            self._transaction.compression = self._codings.open(self._transaction.compression)
+            self._codings.opened(self._transaction.compression, self._transaction.codecs)
             await self._parts.threads.run(self._transaction.make_plan, self._instances)
 
     async def _check_source(self) -> None:
@@ -242,13 +250,14 @@ class Push:
             self._outcomes = [Outcome.ALREADY_STORED] * len(self._instances)
             transaction.forget()
             return False
+        transaction.compression = self._codings.open(transaction.compression)
         await self._memo.keep(self.state())  # the key: this opening, repeated, is the same one
-        extension = PushExtension(transaction.key, delta is not False)
+        extension = PushExtension(transaction.key, delta is not False, self._codings.offered)
         opening = await parts.threads.run(
             push_json,
             transaction.declared,
             transaction.plan,
-            self._request.compression,
+            transaction.compression,
             extension,
         )
         opened = await parts.retrying(
@@ -257,6 +266,8 @@ class Push:
         )
         transaction.path = opened.path
         transaction.extended = opened.already_stored is not None
+        transaction.codecs = opened.codecs & self._codings.offered
+        self._codings.opened(transaction.compression, transaction.codecs)
         await parts.threads.run(transaction.hold, opened.already_stored or frozenset())
         self._show(progress)
         await self._memo.keep(self.state())
@@ -304,10 +315,7 @@ class Push:
     async def _send(self, number: int, progress: Progress) -> None:
         transaction, parts = self._transaction, self._parts
         bucket = transaction.buckets[number]
-        path = f"{transaction.path}/{number}"
         offset = transaction.partial.pop(number, 0)
-        if offset:
-            path += f"?offset={offset}"
 
         def on_sent(size: int) -> None:
             transaction.in_flight[number] = transaction.in_flight.get(number, 0) + size
@@ -323,15 +331,19 @@ class Push:
             parts.store,
             parts.threads,
             rest,
-            self._request.compression,
             on_sent,
             on_again,
+            self._codings.learn,
             parts.bandwidth.sending(self._turn, self._peer.name),
         )
 
         async def put() -> None:
-            with self._peer.link.watched():
-                await self._peer.put_bucket(path, await bodies.body(), self._session)
+            coding = self._codings.next()
+            path = transaction.bucket_path(number, offset, coding.codec)
+            size = bucket_size(rest)
+            with self._peer.link.watched(), self._codings.trying(coding, size):
+                await self._peer.put_bucket(path, await bodies.body(coding), self._session)
+            progress.travelled(coding, size)
 
         whole = 0 if self._request.compression is Compression.NONE else bucket_size(rest)
         async with parts.in_flight(

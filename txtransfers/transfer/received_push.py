@@ -13,6 +13,7 @@ from ..errors import BadState, OutOfRange, TransfersError, UnknownResource
 from ..store.interfaces import CommitReport, IIncoming, Outcome
 from ..threads import IThreads
 from ..waiters import Waiters
+from ..wire.codec import Codec
 from ..wire.plan import Plan, bucket_size, rest_of, without
 from ..wire.pushes import PushRequest, PushState, PushStatus
 from .streams import Sink, bucket_sink
@@ -78,10 +79,11 @@ class PushTransaction:
         """Whether nothing is under way."""
         return self._state is _State.RECEIVING and not self._receiving
 
-    def receive(self, number: int, offset: int = 0) -> Sink:
+    def receive(self, number: int, offset: int = 0, codec: Codec | None = None) -> Sink:
         """A sink for the body of bucket ``number``; :meth:`received` must follow.
 
         :param offset: of the first byte of the bucket that comes; those before have come already.
+        :param codec: that it travels in; None: what the transaction says.
         :raises OutOfRange: there is no such bucket, or it has not so many bytes.
         :raises BadState: it is being committed. :raises UnknownResource: it is being discarded.
         """
@@ -98,7 +100,10 @@ class PushTransaction:
                 f"Bucket {number} has {bucket_size(bucket)} bytes, and offset is {offset}"
             )
         sink = bucket_sink(
-            self._threads, self._incoming, rest_of(bucket, offset), self._request.compression
+            self._threads,
+            self._incoming,
+            rest_of(bucket, offset),
+            codec or self._request.compression,
         )
         self._receiving.add(sink)
         return sink

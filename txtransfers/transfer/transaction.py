@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import attrs
 
+from ..wire.codec import Codec, codec_names, read_codecs
 from ..wire.plan import Cut, Instance, Plan, plan_buckets, without
 from ..wire.ranges import from_ranges, to_ranges
 
@@ -19,6 +20,8 @@ class Transaction:
     :ivar key: what the sender calls it, where the peer knows the extension.
     :ivar extended: whether the peer does.
     :ivar cut: how large its buckets are.
+    :ivar compression: what it was opened with, once that is decided.
+    :ivar codecs: what the peer takes beside that, bucket by bucket.
     :ivar skipped: positions, among all instances, of those that were not declared to the peer.
     :ivar held: positions, among those declared, that the peer holds and that are not sent.
     :ivar done: numbers of the buckets that have arrived.
@@ -33,6 +36,8 @@ class Transaction:
         self.key: str = state.get("key", "")
         self.extended: bool = state.get("extended", False)
         self.asked_to_commit: bool = state.get("asked_to_commit", False)
+        self.compression = Codec(state["compression"]) if state.get("compression") else None
+        self.codecs = read_codecs(state.get("codecs", ()))
         self.skipped = from_ranges(state.get("skipped", ()), _ANY, "skipped")
         self.held = from_ranges(state.get("held", ()), _ANY, "held")
         self.done = set(from_ranges(state.get("done", ()), _ANY, "done"))
@@ -50,6 +55,8 @@ class Transaction:
             "key": self.key,
             "extended": self.extended,
             "asked_to_commit": self.asked_to_commit,
+            "compression": self.compression.value if self.compression is not None else "",
+            "codecs": codec_names(self.codecs),
             "skipped": to_ranges(self.skipped),
             "held": to_ranges(self.held),
             "done": to_ranges(self.done),
@@ -86,6 +93,7 @@ class Transaction:
         self.path = ""
         self.key = ""
         self.extended = self.asked_to_commit = False
+        self.compression, self.codecs = None, frozenset()
         self.skipped = self.held = frozenset()
         self.done.clear()
         self.partial.clear()
@@ -100,6 +108,13 @@ class Transaction:
     def missing(self) -> list[int]:
         """Numbers of the buckets that must still be sent."""
         return [n for n, bucket in enumerate(self.buckets) if bucket and n not in self.done]
+
+    def bucket_path(self, number: int, offset: int, codec: Codec) -> str:
+        """Where a bucket goes, from byte ``offset`` on; what travels as opened needs no word."""
+        arguments = [f"offset={offset}"] if offset else []
+        if codec is not self.compression:
+            arguments.append(f"codec={codec.value}")
+        return f"{self.path}/{number}{'?' if arguments else ''}{'&'.join(arguments)}"
 
     def not_sent(self, instances: Sequence[Instance]) -> list[Instance]:
         """Those of all ``instances`` that need not be sent."""

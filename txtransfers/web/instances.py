@@ -11,8 +11,9 @@ from ..errors import BadCompression, BadParameter, UnknownResource
 from ..store.interfaces import IArchive, IInstanceStore, IUpload, StoredInstance
 from ..threads import IThreads
 from ..transfer.streams import BucketReader, Sink
+from ..wire.codec import Codec, usual
 from ..wire.codecs import GZIP_ERROR
-from ..wire.messages import Compression, Level
+from ..wire.messages import Level
 from ..wire.plan import Chunk
 from .resource import ApiResource, NotFound, Reply, stream
 from .server import StreamingRequest
@@ -108,7 +109,7 @@ class InstanceFile(OfInstance):
         """Stream the file."""
         instance = await find_instance(self._parts.store, self._id)
         chunk = Chunk(instance.id, 0, instance.size)
-        reader = BucketReader(self._parts.store, self._parts.threads, (chunk,), Compression.NONE)
+        reader = BucketReader(self._parts.store, self._parts.threads, (chunk,), usual(Codec.NONE))
         request.setHeader("Content-Type", "application/dicom")
         request.setHeader("Content-Length", str(instance.size))
         request.setHeader("Content-Disposition", f'filename="{instance.id}.dcm"')

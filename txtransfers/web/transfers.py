@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
@@ -19,7 +20,7 @@ from ..transfer.incoming import PushTransactions
 from ..transfer.peers import Peer
 from ..transfer.streams import BucketReader, ISlices, MemorySlices
 from ..wire import messages, pushes
-from ..wire.messages import Compression
+from ..wire.codec import ACCEPTED_CODECS, OURS, Codec, parse_codec, parse_coding, read_codecs
 from ..wire.plan import Chunk
 from .bandwidth import BandwidthNode, asked
 from .resource import (
@@ -37,12 +38,13 @@ from .server import StreamingRequest
 if TYPE_CHECKING:
     from .site import SiteParts
 
-_WHOLE_GZIP = 16 * 2**20
-"""Bytes up to which a gzipped answer is made whole, so that its length can be told."""
+_WHOLE = 16 * 2**20
+"""Bytes up to which a compressed answer is made whole, so that its length can be told."""
 
 _CONTENT_TYPES = {
-    Compression.NONE: "application/octet-stream",
-    Compression.GZIP: "application/gzip",
+    Codec.NONE: "application/octet-stream",
+    Codec.GZIP: "application/gzip",
+    Codec.ZSTD: "application/octet-stream",
 }
 STATUS_WAIT_S = 2.0
 """Seconds after which the status of a push is told even if it is about to change."""
@@ -70,7 +72,9 @@ class Lookup(TransfersResource):
         body = await read_body(request)
         resources = await self._threads.run(messages.parse_resources, body)
         instances = await self._store.lookup(resources)
-        answer = messages.LookupAnswer(instances, self._originator)
+        offered = (request.getHeader(ACCEPTED_CODECS) or "").split(",")
+        codecs = read_codecs(name.strip() for name in offered)
+        answer = messages.LookupAnswer(instances, self._originator, codecs)
         reply: Reply = await self._threads.run(lambda: compact(answer.to_json()))
         return reply
 
@@ -111,19 +115,20 @@ class InstanceBytes(TransfersResource):
         offset = _size_argument(request, "offset")
         size = _size_argument(request, "size")
         wanted = argument(request, "compression")
-        compression = messages.parse_compression("none" if wanted is None else wanted)
+        level = _size_argument(request, "level") if wanted == Codec.ZSTD.value else 0
+        coding = parse_coding("none" if wanted is None else wanted, level)
         chunks = await self._chunks(offset, size or None)
-        reader = BucketReader(self._store, self._threads, tuple(chunks), compression)
-        request.setHeader("Content-Type", _CONTENT_TYPES[compression])
+        reader = BucketReader(self._store, self._threads, tuple(chunks), coding)
+        request.setHeader("Content-Type", _CONTENT_TYPES[coding.codec])
         size = sum(chunk.size for chunk in chunks)
         source: ISlices = reader
-        if compression is Compression.GZIP and size <= _WHOLE_GZIP:
+        if coding.codec is not Codec.NONE and size <= _WHOLE:
             try:
                 slices = await reader.read_all()
             finally:
                 reader.close()
             source, size = MemorySlices(slices), sum(len(data) for data in slices)
-        if compression is Compression.NONE or source is not reader:
+        if coding.codec is Codec.NONE or source is not reader:
             request.setHeader("Content-Length", str(size))
         await stream(request, source, self._bandwidth.sending(asked(request)))
 
@@ -257,8 +262,11 @@ class Pushes(TransfersResource):
         """Open a transaction."""
         push = await self._threads.run(pushes.parse_push, await read_body(request))
         id_, already_stored = await self._transactions.open(push)
-        known = already_stored if push.extension is not None else None
-        return pushes.push_opened_json(id_, known)
+        opened = pushes.PushOpened(id_, f"/transfers/push/{id_}", None)
+        if push.extension is not None:
+            codecs = push.extension.codecs & OURS
+            opened = attrs.evolve(opened, already_stored=already_stored, codecs=codecs)
+        return pushes.push_opened_json(opened)
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         """One transaction."""
@@ -353,7 +361,9 @@ class PushBucket(TransfersResource):
         transactions = self._transactions
         started = self._clock.seconds()
         offset = _size_argument(request, "offset")
-        sink = await transactions.receive(self._id, int(self._number), offset)
+        named = argument(request, "codec")
+        codec = parse_codec(named, with_ours=True) if named is not None else None
+        sink = await transactions.receive(self._id, int(self._number), offset, codec)
         sink.limit(self._bandwidth.receiving(asked(request)))
         try:
             await request.body.into(sink)

@@ -1,19 +1,18 @@
-"""How the bytes of a bucket travel: as they are, or as one gzip member (RFC 1952).
+"""How the bytes of a bucket travel: as they are, as one gzip member (RFC 1952), or in zstd.
 
-Both ways stream. Whoever calls these is in a thread of the pool. A decoder never makes more than
+All stream. Whoever calls these is in a thread of the pool. A decoder never makes more than
 one byte beyond the declared size: a gzip bomb costs nothing.
 """
 
 import struct
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from isal import isal_zlib
 
 from ..errors import BadCompression, WrongLength
-from .messages import Compression
-
-GZIP_LEVEL = 1
-"""isal's levels go from 0 to 3; 1 is about as small as zlib's 3 at several times its speed."""
+from .codec import GZIP_LEVEL, STORED, Codec, Coding
+from .zstd_frames import ZstdDecoder, ZstdEncoder
 
 _GZIP = 16 + 15
 _RAW = -15
@@ -42,23 +41,32 @@ class IEncoder(Protocol):
 class IDecoder(Protocol):
     """Turns what travels back into the bytes of a bucket of known size."""
 
+    @property
+    def has_more(self) -> bool:
+        """Whether :meth:`decode` is to be called again, without data, before more is handed over.
+
+        Little that travels can become very much: it is made piece by piece.
+
+        :raises WrongLength, BadCompression: as :meth:`decode`.
+        """
+
     def decode(self, data: bytes) -> bytes:
         """The next bytes of the bucket; may be empty.
 
         :raises WrongLength: more bytes than declared.
-        :raises BadCompression: not a gzip member, or a damaged one.
+        :raises BadCompression: not what the codec makes, or damaged.
         """
 
     def finish(self) -> None:
         """Nothing more travels.
 
         :raises WrongLength: fewer bytes than declared.
-        :raises BadCompression: the gzip member is truncated.
+        :raises BadCompression: what came is truncated.
         """
 
 
 class IdentityEncoder:
-    """For :attr:`Compression.NONE`."""
+    """For :attr:`Codec.NONE`."""
 
     def encode(self, data: bytes) -> bytes:
         """See :meth:`IEncoder.encode`."""
@@ -70,12 +78,14 @@ class IdentityEncoder:
 
 
 class GzipEncoder:
-    """For :attr:`Compression.GZIP`: one member, in which what does not shrink is *stored*.
+    """For :attr:`Codec.GZIP`: one member, in which what does not shrink is *stored*.
 
     A slice of compressed pixels costs a look at a sample of it, and its checksum.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, level: int = GZIP_LEVEL) -> None:
+        """:param level: :data:`STORED`: everything is."""
+        self._stores = level == STORED
         self._stream = isal_zlib.compressobj(GZIP_LEVEL, isal_zlib.DEFLATED, _RAW)
         self._header = _HEADER
         self._crc = 0
@@ -87,7 +97,7 @@ class GzipEncoder:
         self._crc = isal_zlib.crc32(data, self._crc)
         self._size += len(data)
         blocks: list[bytes | memoryview]
-        if shrinks(data):
+        if not self._stores and shrinks(data):
             # A full flush: no later block may refer to what is before, as blocks come between.
             blocks = [self._stream.compress(data), self._stream.flush(isal_zlib.Z_FULL_FLUSH)]
         else:
@@ -120,7 +130,9 @@ def _stored(data: bytes) -> list[bytes | memoryview]:
 
 
 class IdentityDecoder:
-    """For :attr:`Compression.NONE`."""
+    """For :attr:`Codec.NONE`."""
+
+    has_more = False
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -139,7 +151,9 @@ class IdentityDecoder:
 
 
 class GzipDecoder:
-    """For :attr:`Compression.GZIP`: one member; bytes after it are ignored, as stock does."""
+    """For :attr:`Codec.GZIP`: one member; bytes after it are ignored, as stock does."""
+
+    has_more = False
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -172,11 +186,20 @@ def _check_end(taken: int, size: int) -> None:
         raise WrongLength(f"{taken} bytes where {size} were declared")
 
 
-def encoder(compression: Compression) -> IEncoder:
+def encoder(coding: Coding) -> IEncoder:
     """A new encoder for one bucket."""
-    return GzipEncoder() if compression is Compression.GZIP else IdentityEncoder()
+    if coding.codec is Codec.GZIP:
+        return GzipEncoder(coding.level)
+    return ZstdEncoder(coding.level) if coding.codec is Codec.ZSTD else IdentityEncoder()
 
 
-def decoder(compression: Compression, size: int) -> IDecoder:
+_DECODERS: Mapping[Codec, Callable[[int], IDecoder]] = {
+    Codec.NONE: IdentityDecoder,
+    Codec.GZIP: GzipDecoder,
+    Codec.ZSTD: ZstdDecoder,
+}
+
+
+def decoder(codec: Codec, size: int) -> IDecoder:
     """A new decoder for one bucket of ``size`` bytes."""
-    return GzipDecoder(size) if compression is Compression.GZIP else IdentityDecoder(size)
+    return _DECODERS[codec](size)

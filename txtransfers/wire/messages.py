@@ -15,6 +15,7 @@ import attrs
 import msgspec
 
 from ..errors import BadMessage, OutOfRange
+from .codec import Codec, codec_names, read_codecs
 from .plan import MAX_INSTANCE_SIZE, Instance
 from .relaxed_json import strip
 
@@ -54,10 +55,14 @@ _LEVELS = {
 
 
 class Compression(Enum):
-    """How buckets travel; the value is how it is written."""
+    """What is wished of a transfer; the value is how it is written.
+
+    ``AUTO`` is ours alone: the sender, or who pulls, chooses a codec by what the link is like.
+    """
 
     NONE = "none"
     GZIP = "gzip"
+    AUTO = "auto"
 
 
 @attrs.frozen
@@ -87,15 +92,20 @@ class TransferRequest:
 
 @attrs.frozen
 class LookupAnswer:
-    """What ``/transfers/lookup`` answers: the instances, in order of ID, and who holds them."""
+    """What ``/transfers/lookup`` answers: the instances, in order of ID, and who holds them.
+
+    :ivar codecs: what ``chunks`` can be had in beside none and gzip; told who asks for it only.
+    """
 
     instances: tuple[Instance, ...]
     originator: str
+    codecs: frozenset[Codec] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
         """The value as it travels."""
         total = sum(instance.size for instance in self.instances)
-        return {
+        added = {"TxTransfers": {"Codecs": codec_names(self.codecs)}} if self.codecs else {}
+        return added | {
             "CountInstances": len(self.instances),
             "Instances": [instance_json(i) for i in self.instances],
             "Originator": self.originator,
@@ -117,6 +127,10 @@ class InstanceMessage(msgspec.Struct):
     Size: str
 
 
+class _Wish(msgspec.Struct):
+    Compression: str | msgspec.UnsetType = msgspec.UNSET
+
+
 class _Transfer(msgspec.Struct):
     Resources: list[_Resource]
     Compression: str
@@ -125,11 +139,17 @@ class _Transfer(msgspec.Struct):
     Originator: str | msgspec.UnsetType = msgspec.UNSET
     SenderTransferID: str | msgspec.UnsetType = msgspec.UNSET
     Delta: bool | msgspec.UnsetType = msgspec.UNSET
+    TxTransfers: _Wish | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Codecs(msgspec.Struct):
+    Codecs: list[str] = []
 
 
 class _Lookup(msgspec.Struct):
     Instances: list[InstanceMessage]
     Originator: str
+    TxTransfers: _Codecs | msgspec.UnsetType = msgspec.UNSET
 
 
 class OpenedMessage(msgspec.Struct):
@@ -192,8 +212,12 @@ def parse_transfer(body: bytes) -> TransferRequest:
     raw = decode(body, _Transfer)
     if abs(raw.Priority) > MAX_PRIORITY:
         raise OutOfRange(f"Priority {raw.Priority} is not within +-{MAX_PRIORITY}")
+    compression = parse_compression(raw.Compression)
+    wish = _optional(raw.TxTransfers)
+    if wish is not None and not isinstance(wish.Compression, msgspec.UnsetType):
+        compression = parse_compression(wish.Compression)
     return TransferRequest(
-        compression=parse_compression(raw.Compression),
+        compression=compression,
         resources=_resources(raw.Resources),
         peer=raw.Peer,
         priority=raw.Priority,
@@ -206,7 +230,9 @@ def parse_transfer(body: bytes) -> TransferRequest:
 def parse_lookup_answer(body: bytes) -> LookupAnswer:
     """A peer's answer to ``/transfers/lookup``."""
     raw = decode(body, _Lookup)
-    return LookupAnswer(read_instances(raw.Instances), raw.Originator)
+    added = _optional(raw.TxTransfers)
+    codecs = read_codecs(added.Codecs) if added is not None else frozenset()
+    return LookupAnswer(read_instances(raw.Instances), raw.Originator, codecs)
 
 
 def parse_opened(body: bytes) -> tuple[str, str]:
@@ -223,7 +249,9 @@ def parse_compression(text: str) -> Compression:
     try:
         return Compression(text)
     except ValueError:
-        raise OutOfRange(f'Unknown compression "{text}": it is "none" or "gzip"') from None
+        raise OutOfRange(
+            f'Unknown compression "{text[:40]}": it is "none", "gzip" or "auto"'
+        ) from None
 
 
 def parse_level(text: str) -> Level:
@@ -250,12 +278,19 @@ def new_transfer_id() -> str:
 
 
 def pull_json(request: TransferRequest, originator: str, peer: str) -> bytes:
-    """The body that asks a peer to pull from us, who are ``peer`` to it."""
-    added = {} if request.delta is None else {"Delta": request.delta}
+    """The body that asks a peer to pull from us, who are ``peer`` to it.
+
+    A stock peer knows no "auto": it reads "gzip", and ignores the member that says more.
+    """
+    added: dict[str, Any] = {} if request.delta is None else {"Delta": request.delta}
+    compression = request.compression
+    if compression is Compression.AUTO:
+        added["TxTransfers"] = {"Compression": compression.value}
+        compression = Compression.GZIP
     return msgspec.json.encode(
         added
         | {
-            "Compression": request.compression.value,
+            "Compression": compression.value,
             "Originator": originator,
             "Peer": peer,
             "Resources": [resource.to_json() for resource in request.resources],

@@ -9,6 +9,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 import attrs
 
 from ..errors import BadMessage
+from .codec import Codec, Coding
 
 MAX_URL_LENGTH = 2000
 """Characters of the URL of a ``chunks`` request, the peer's base URL included."""
@@ -154,12 +155,16 @@ def _is_url_full(base: int | None, count: int, id_length: int) -> bool:
     return length > MAX_URL_LENGTH
 
 
-def chunks_path(bucket: Bucket, compression: str) -> str:
-    """The route and arguments that ask a peer for ``bucket``; the bucket is not empty."""
+def chunks_path(bucket: Bucket, coding: Coding) -> str:
+    """The route and arguments that ask a peer for ``bucket``; the bucket is not empty.
+
+    A level is told to a peer of ours only: others have no zstd.
+    """
+    level = f"&level={coding.level}" if coding.codec is Codec.ZSTD else ""
     ids = ".".join(chunk.id for chunk in bucket)
     return (
         f"{_CHUNKS_ROUTE}{ids}?offset={bucket[0].offset}&size={bucket_size(bucket)}"
-        f"&compression={compression}"
+        f"&compression={coding.codec.value}{level}"
     )
 
 

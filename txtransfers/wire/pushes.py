@@ -12,13 +12,12 @@ import attrs
 import msgspec
 
 from ..errors import BadMessage
+from .codec import Codec, codec_names, parse_codec, read_codecs
 from .messages import (
-    Compression,
     InstanceMessage,
     OpenedMessage,
     decode,
     instance_json,
-    parse_compression,
     read_instances,
     read_size,
 )
@@ -37,10 +36,12 @@ class PushExtension:
 
     :ivar key: a uuid that the sender chose: the same opening, repeated, finds its transaction.
     :ivar delta: whether instances that the receiver holds need not be sent.
+    :ivar codecs: in which buckets may travel too, each as its PUT says.
     """
 
     key: str
     delta: bool
+    codecs: frozenset[Codec] = frozenset()
 
 
 @attrs.frozen
@@ -49,7 +50,7 @@ class PushRequest:
 
     instances: tuple[Instance, ...]
     buckets: Plan
-    compression: Compression
+    compression: Codec
     extension: PushExtension | None = None
 
 
@@ -59,11 +60,13 @@ class PushOpened:
 
     :ivar already_stored: positions of the instances that need not be sent; None where the receiver
         does not know the extension.
+    :ivar codecs: of those that were offered, the ones that the receiver takes.
     """
 
     id: str
     path: str
     already_stored: frozenset[int] | None
+    codecs: frozenset[Codec] = frozenset()
 
 
 class PushState(Enum):
@@ -123,6 +126,7 @@ class _Chunk(msgspec.Struct):
 class _Extension(msgspec.Struct):
     Key: str
     Delta: bool = False
+    Codecs: list[str] = []
 
 
 class _Push(msgspec.Struct):
@@ -134,6 +138,7 @@ class _Push(msgspec.Struct):
 
 class _Known(msgspec.Struct):
     AlreadyStored: list[list[int]]
+    Codecs: list[str] = []
 
 
 class _PushOpened(OpenedMessage):
@@ -155,7 +160,7 @@ class _Status(msgspec.Struct):
 def parse_push(body: bytes) -> PushRequest:
     """The body of ``POST /transfers/push``."""
     raw = decode(body, _Push)
-    compression = parse_compression(raw.Compression)
+    compression = parse_codec(raw.Compression)
     for number, bucket in enumerate(raw.Buckets):
         if len(bucket) > MAX_CHUNKS_PER_BUCKET:
             raise BadMessage(
@@ -176,7 +181,7 @@ def _extension(raw: _Extension | msgspec.UnsetType) -> PushExtension | None:
         return None
     if not is_transaction_id(raw.Key):
         raise BadMessage(f"TxTransfers.Key is {raw.Key[:40]!r}, not a uuid in lower case")
-    return PushExtension(raw.Key, raw.Delta)
+    return PushExtension(raw.Key, raw.Delta, read_codecs(raw.Codecs))
 
 
 def is_transaction_id(text: str) -> bool:
@@ -188,19 +193,19 @@ def parse_push_opened(body: bytes, instances: int) -> PushOpened:
     """A peer's answer to opening a push of so many instances."""
     raw = decode(body, _PushOpened)
     known = raw.TxTransfers
-    already = (
-        None
-        if isinstance(known, msgspec.UnsetType)
-        else from_ranges(known.AlreadyStored, instances, "AlreadyStored")
-    )
-    return PushOpened(raw.ID, raw.Path, already)
+    if isinstance(known, msgspec.UnsetType):
+        return PushOpened(raw.ID, raw.Path, None)
+    already = from_ranges(known.AlreadyStored, instances, "AlreadyStored")
+    return PushOpened(raw.ID, raw.Path, already, read_codecs(known.Codecs))
 
 
-def push_opened_json(id_: str, already_stored: Iterable[int] | None) -> dict[str, Any]:
-    """Our answer to opening a push; None to a sender that does not know the extension."""
-    answer: dict[str, Any] = {"ID": id_, "Path": f"/transfers/push/{id_}"}
-    if already_stored is not None:
-        answer["TxTransfers"] = {"AlreadyStored": to_ranges(already_stored)}
+def push_opened_json(opened: PushOpened) -> dict[str, Any]:
+    """Our answer to opening a push."""
+    answer: dict[str, Any] = {"ID": opened.id, "Path": opened.path}
+    if opened.already_stored is not None:
+        answer["TxTransfers"] = {"AlreadyStored": to_ranges(opened.already_stored)}
+        if opened.codecs:
+            answer["TxTransfers"]["Codecs"] = codec_names(opened.codecs)
     return answer
 
 
@@ -230,13 +235,15 @@ def parse_push_status(body: bytes, instances: int, buckets: int) -> PushStatus:
 def push_json(
     instances: Iterable[Instance],
     plan: Plan,
-    compression: Compression,
+    compression: Codec,
     extension: PushExtension | None = None,
 ) -> bytes:
     """The body that opens a push transaction."""
-    added = {}
+    added: dict[str, dict[str, Any]] = {}
     if extension is not None:
         added["TxTransfers"] = {"Key": extension.key, "Delta": extension.delta}
+        if extension.codecs:
+            added["TxTransfers"]["Codecs"] = codec_names(extension.codecs)
     return msgspec.json.encode(
         added
         | {
