@@ -2,6 +2,7 @@
 
 A daemon here is ``twistd txtransfers`` in a process of its own, on a free loopback port, with its
 store, configuration and log in one folder. Whoever starts a pair stops it: ``with pair(folder)``.
+It may also run elsewhere on this machine, as on a host of ``bench.wan``: see ``Place``.
 """
 
 import contextlib
@@ -13,9 +14,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 30
@@ -39,12 +40,57 @@ class DaemonError(Exception):
 class AnswerError(DaemonError):
     """A daemon answered with something else than 200."""
 
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Place(Protocol):
+    """Where on this machine a daemon runs."""
+
+    @property
+    def address(self) -> str:
+        """The address of the daemon's URL."""
+
+    @property
+    def prefix(self) -> Sequence[str]:
+        """What a command begins with that is to run there."""
+
+    def connect(self, address: tuple[str, int], timeout: float) -> socket.socket:
+        """Return a connection to an address as it is seen from there."""
+
+
+class Loopback:
+    """The place of whoever asks."""
+
+    address = HOST
+    prefix: Sequence[str] = ()
+
+    def connect(self, address: tuple[str, int], timeout: float) -> socket.socket:
+        """Return a connection that takes no detour."""
+        return socket.create_connection(address, timeout)
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, place: Place, port: int, timeout: float) -> None:
+        super().__init__(place.address, port, timeout=timeout, blocksize=BLOCK_SIZE)
+        self._place = place
+        self._seconds = timeout
+
+    def connect(self) -> None:
+        self.sock = self._place.connect((self.host, self.port), self._seconds)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
 
 class Client:
     """A daemon's REST API over one kept connection. Not for use by several threads."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(
+        self, port: int, place: Place | None = None, timeout: float = ANSWER_SECONDS
+    ) -> None:
         self._port = port
+        self._place = place or Loopback()
+        self._timeout = timeout
         self._connection: http.client.HTTPConnection | None = None
 
     def get(self, path: str) -> Json:
@@ -79,7 +125,8 @@ class Client:
             status, answer = self._exchange(method, path, body, headers or {})
         if status != 200:
             text = answer[:500].decode(errors="replace")
-            raise AnswerError(f"{method} {path} at port {self._port}: status {status}, {text}")
+            message = f"{method} {path} at port {self._port}: status {status}, {text}"
+            raise AnswerError(status, message)
         return answer
 
     def close(self) -> None:
@@ -92,9 +139,7 @@ class Client:
         self, method: str, path: str, body: Any, headers: dict[str, str]
     ) -> tuple[int, bytes]:
         if self._connection is None:
-            self._connection = http.client.HTTPConnection(
-                HOST, self._port, timeout=ANSWER_SECONDS, blocksize=BLOCK_SIZE
-            )
+            self._connection = _Connection(self._place, self._port, self._timeout)
         self._connection.request(method, path, body, headers)
         response = self._connection.getresponse()
         return response.status, response.read()
@@ -119,11 +164,19 @@ class Client:
 class Daemon:
     """One ``twistd txtransfers``: its process, its folder, its API."""
 
-    def __init__(self, name: str, folder: Path, port: int, settings: dict[str, Json]) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        port: int,
+        settings: dict[str, Json],
+        place: Place | None = None,
+    ) -> None:
         self.name = name
         self.port = port
-        self.url = f"http://{HOST}:{port}/"
-        self.client = Client(port)
+        self.place = place or Loopback()
+        self.url = f"http://{self.place.address}:{port}/"
+        self.client = Client(port, self.place)
         self._folder = folder / name
         self._log = self._folder / "daemon.log"
         self._settings = settings
@@ -143,10 +196,7 @@ class Daemon:
         store = self._folder / "store"
         own = {"Name": self.name, "HttpPort": self.port, "StorageDirectory": str(store)}
         configuration.write_text(json.dumps(own | self._settings, indent=2), encoding="utf-8")
-        twistd = Path(sys.executable).parent / "twistd"
-        if not twistd.exists():
-            raise DaemonError(f"{twistd} is missing: install Twisted where {sys.executable} is")
-        command = [twistd, "--nodaemon", "--pidfile=", "txtransfers", "-c", configuration]
+        command = [*self.place.prefix, *self.command(configuration)]
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -160,6 +210,13 @@ class Daemon:
                 start_new_session=True,
             )
         self._wait_until_it_answers()
+
+    def command(self, configuration: Path) -> Sequence[str]:
+        """Return the program and its arguments."""
+        twistd = Path(sys.executable).parent / "twistd"
+        if not twistd.exists():
+            raise DaemonError(f"{twistd} is missing: install Twisted where {sys.executable} is")
+        return (str(twistd), "--nodaemon", "--pidfile=", "txtransfers", "-c", str(configuration))
 
     def _wait_until_it_answers(self) -> None:
         process, deadline = self._process, time.monotonic() + START_SECONDS

@@ -22,6 +22,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     CTImageStorage,
     ExplicitVRLittleEndian,
+    JPEG2000Lossless,
     MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
     RLELossless,
 )
@@ -109,7 +110,7 @@ def multiframe(path: Path, megabytes: int, seed: int, *, patient_id: str | None 
         file.write(_header_bytes(header))
         _write_pixels_head(file, frames * frame_size)
         for number in range(1, frames + 1):
-            file.write(_slice(images, number))
+            file.write(_slice(images, number).tobytes())
     return path
 
 
@@ -123,6 +124,43 @@ def compressed(path: Path, seed: int, *, patient_id: str | None = None) -> Path:
     header.compress(RLELossless, image, generate_instance_uid=False)
     header.save_as(path, enforce_file_format=True)
     return path
+
+
+def jpeg2000(
+    folder: Path, kilobytes: int, seed: int, *, patient_id: str | None = None
+) -> list[Path]:
+    """Write a study of ``kilobytes`` KB or little more: real images in JPEG 2000 Lossless.
+
+    They are those that pydicom brings along, of several modalities and sizes, over and over again
+    in turn, with UIDs of their own: their pixels do not get smaller.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    patient = patient_id or f"DEMO{seed:04d}"
+    sources = _shipped_jpeg2000()
+    study = f"{patient} jpeg 2000 {seed}"
+    paths: list[Path] = []
+    size = 0
+    while size < kilobytes * KILOBYTE:
+        number = len(paths)
+        kind = number % len(sources)
+        image = sources[kind]
+        image.PatientID = patient
+        image.StudyInstanceUID = _uid(study)
+        image.SeriesInstanceUID = _uid(f"{study} {kind}")
+        image.SOPInstanceUID = _uid(f"{study} {kind} {number}")
+        image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+        paths.append(folder / f"jpeg2000-{number + 1:05d}.dcm")
+        image.save_as(paths[-1])
+        size += paths[-1].stat().st_size
+    return paths
+
+
+def _shipped_jpeg2000() -> list[Dataset]:
+    with warnings.catch_warnings(action="ignore"):
+        samples = [dcmread(path) for path in shipped()]
+    # Some of the samples have no meta information, which tells the transfer syntax.
+    metas = [(each, getattr(each, "file_meta", {})) for each in samples]
+    return [each for each, meta in metas if meta.get("TransferSyntaxUID") == JPEG2000Lossless]
 
 
 def _identifiers(path: Path) -> str | None:
@@ -247,6 +285,9 @@ def _wanted(arguments: argparse.Namespace) -> Iterator[tuple[str, list[Path]]]:
     if arguments.multiframe:
         path = folder / "multiframe.dcm"
         yield "multiframe", [multiframe(path, arguments.multiframe, seed)]
+    if arguments.jpeg2000:
+        kilobytes = arguments.jpeg2000 * KILOBYTE
+        yield "jpeg2000", jpeg2000(folder / "jpeg2000", kilobytes, seed)
     if arguments.rle:
         yield "rle", [compressed(folder / "rle.dcm", seed)]
 
@@ -261,6 +302,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--small", type=_series_argument, metavar="COUNTxKB", help="e.g. 3000x19")
     parser.add_argument("--multiframe", type=int, metavar="MB", help="one instance of so many MB")
     parser.add_argument("--rle", action="store_true", help="one instance in RLE Lossless")
+    parser.add_argument("--jpeg2000", type=int, metavar="MB", help="a study of so many MB")
     parser.add_argument("--shipped", action="store_true", help="copy pydicom's real sample files")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args(argv)

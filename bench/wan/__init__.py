@@ -1,0 +1,1 @@
+"""Measures transfers over long links, beside other programs: ``python -m bench.wan --help``."""
