@@ -80,7 +80,7 @@ class LinkTests(SynchronousTestCase):
         with self.assertRaises(PeerRefused), link.watched():
             raise PeerRefused("busy", 503)
         self.assertEqual(link.limit, before // 2)
-        self.assertEqual(link.requests.limit, 3 * link.limit)
+        self.assertEqual(link.requests.limit, 3 * 16 * link.limit)
 
     def test_measured_while_a_transfer_is_under_way(self) -> None:
         link = Link(self.clock, None, 64)

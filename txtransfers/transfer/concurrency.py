@@ -24,6 +24,8 @@ _GROWS = 1.2
 """From one epoch to the next: the connections open their windows by themselves, wait."""
 _SETTLES_EPOCHS = 3
 """More are not waited for while the number is being looked for: noise never settles."""
+_IN_VAIN_EPOCHS = 4
+"""More connections must first be made, and open their windows, before they are for nothing."""
 _WORTH = 1.12
 """What a doubling, or a step up, must bring to be kept."""
 _AS_GOOD = 0.96
@@ -31,11 +33,11 @@ _AS_GOOD = 0.96
 _COLLAPSE = 0.6
 """Of the goodput held so far: the link has changed, the number is looked for again."""
 _STEP = 0.25
-_LEAST = 4
-"""Fewer are not tried where all is well: a start, and the ends of buckets, leave gaps."""
-_HOLD_EPOCHS = 10
+_HOLD_EPOCHS = 20
 _LONGEST_HOLD_EPOCHS = 80
 _PROBE_EPOCHS = 4
+_QUEUED = 0.2
+"""Of the time, from which on a queue tells that the link is full."""
 _AFTER_ERROR_EPOCHS = 25
 
 
@@ -50,16 +52,23 @@ class Phase(Enum):
 
 @attrs.define
 class _Average:
-    """Of the goodput over some epochs: bytes, seconds."""
+    """Of the goodput over some epochs: bytes, seconds; and how long a queue was seen."""
 
     size: float = 0.0
     seconds: float = 0.0
+    queued: float = 0.0
     epochs: int = 0
 
-    def add(self, size: float, seconds: float) -> None:
+    def add(self, size: float, seconds: float, queued: float) -> None:
         self.size += size
         self.seconds += seconds
+        self.queued += queued
         self.epochs += 1
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether the link was full at times: more in flight would only be lost."""
+        return self.queued > _QUEUED * self.seconds
 
     @property
     def rate(self) -> float:
@@ -83,12 +92,14 @@ class Concurrency:
         """Goodput (bytes a second) that the number before this one settled at, or holds."""
         self._before = self.limit
         """The number to step back to."""
+        self._start = self.limit
+        """Fewer are not tried where all is well: a start, and the ends of buckets, leave gaps."""
         self._average = _Average()
         self._skip = 0
         self._hold = _HOLD_EPOCHS
         self._next = Phase.UP
         self._is_hurt = False
-        self._queued = False
+        self._is_settled = False
 
     @property
     def is_seeking(self) -> bool:
@@ -108,12 +119,11 @@ class Concurrency:
         if not full:
             self._epoch = _Average()
             return
-        self._epoch.add(size, seconds)
+        self._epoch.add(size, seconds, seconds if queued else 0.0)
         if self._epoch.seconds < max(_SHORTEST_EPOCH_S, _EPOCH_ROUND_TRIPS * round_trip):
             return
         epoch, self._epoch = self._epoch, _Average()
         self._is_hurt = False
-        self._queued = queued
         if self.phase is Phase.SEEK:
             self._seek(epoch)
         else:
@@ -146,11 +156,16 @@ class Concurrency:
         grows = epoch.rate > self._previous * _GROWS
         if grows and self._average.epochs <= _SETTLES_EPOCHS:
             return
+        if not self._settled and not self._is_settled:
+            self._is_settled = True  # a queue, which would say that it is enough, shows later
+            return
         rate = max(epoch.rate, self._previous)
         if rate < self._settled * _WORTH:
+            if self._average.epochs < _IN_VAIN_EPOCHS:
+                return
             self._move(self._before, Phase.HOLD)
             self._settled = max(rate, self._settled)
-        elif self.limit == self._cap or self._queued:
+        elif self.limit == self._cap or epoch.is_queued:
             self._move(self.limit, Phase.HOLD)
             self._settled = rate
         else:
@@ -164,7 +179,7 @@ class Concurrency:
         if self._skip > 0:
             self._skip -= 1
             return
-        self._average.add(epoch.size, epoch.seconds)
+        self._average.add(epoch.size, epoch.seconds, epoch.queued)
         if self.phase is Phase.HOLD:
             self._watch_hold()
         elif self._average.epochs >= _PROBE_EPOCHS:
@@ -179,12 +194,12 @@ class Concurrency:
         elif average.epochs >= self._hold:
             self._settled = average.rate
             self._before = self.limit
-            self._probe()
+            self._probe(average.is_queued)
 
-    def _probe(self) -> None:
+    def _probe(self, queued: bool) -> None:
         step = max(1, round(self.limit * _STEP))
-        up = self._next is Phase.UP and not self._queued
-        limit = min(self._cap, self.limit + step) if up else max(_LEAST, self.limit - step)
+        up = self._next is Phase.UP and not queued
+        limit = min(self._cap, self.limit + step) if up else max(self._start, self.limit - step)
         self._next = Phase.DOWN if up else Phase.UP
         if (limit > self.limit) if up else (limit < self.limit):
             self._move(limit, Phase.UP if up else Phase.DOWN)

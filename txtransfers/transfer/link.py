@@ -34,7 +34,10 @@ _MAY_BECOME = 32
 """Buckets in flight, while it is not known how many are needed."""
 
 _REQUESTS = 3
-"""Requests under way for each bucket whose bytes are on their way."""
+"""Requests of the usual size under way for each bucket whose bytes are on their way."""
+
+_SHARES = 16
+"""Parts of such a request: many small ones fill a link as one large does."""
 
 _GOODPUT_S = 1.0
 """The goodput that is shown is the average over about so long."""
@@ -70,7 +73,7 @@ class Link:
         self._concurrency = Concurrency(cap) if threads is None else None
         limit = threads if self._concurrency is None else self._concurrency.limit
         self.slots = Slots(limit or 1)
-        self.requests = Slots(self.slots.limit * _REQUESTS)
+        self.requests = Slots(self.slots.limit * _REQUESTS * _SHARES)
         self.round_trip: float | None = None
         self.goodput: float | None = None
         self._clock = clock
@@ -135,6 +138,13 @@ class Link:
             limit = max(limit, min(self.cap, _MAY_BECOME))
         return choose_cut(wanted, limit, self.goodput, self.round_trip, self.is_near)
 
+    def share(self, size: int, usual: int) -> int:
+        """What a bucket takes of :attr:`requests`.
+
+        :param usual: bytes of the first buckets of its transfer.
+        """
+        return min(_SHARES, max(1, _SHARES * size // usual))
+
     def estimate(self) -> LinkEstimate:
         """What is known of it."""
         return LinkEstimate(self.goodput, self.round_trip)
@@ -192,7 +202,7 @@ class Link:
                 self._resize(self._concurrency.limit)
 
     def _resize(self, limit: int) -> None:
-        self.requests.resize(limit * _REQUESTS)
+        self.requests.resize(limit * _REQUESTS * _SHARES)
         self.slots.resize(limit)
 
     def _moved(self) -> int:

@@ -50,6 +50,19 @@ class Limits:
 
 
 @attrs.frozen
+class InFlight:
+    """A bucket that is to travel.
+
+    :ivar size: bytes. :ivar usual: of the first buckets of its transfer.
+    :ivar is_whole: whether it is in memory as a whole; else it is streamed.
+    """
+
+    size: int
+    usual: int
+    is_whole: bool
+
+
+@attrs.frozen
 class Parts:
     """The collaborators of a transfer.
 
@@ -79,7 +92,7 @@ class Parts:
 
     @asynccontextmanager
     async def in_flight(
-        self, link: Link, owner: str, priority: int, whole: int
+        self, link: Link, owner: str, priority: int, bucket: InFlight
     ) -> AsyncIterator[Callable[[], None]]:
         """Hold what a bucket takes of its link, and of the memory.
 
@@ -87,12 +100,12 @@ class Parts:
         answer is not to leave a gap.
 
         :param owner: the job, which shares the link with others.
-        :param whole: bytes that are in memory as a whole; 0 where all is streamed.
         """
+        memory = STREAMED + (bucket.size if bucket.is_whole else 0)
         async with (
-            link.requests.slot(priority, 1, owner),
+            link.requests.slot(priority, link.share(bucket.size, bucket.usual), owner),
             link.slots.slot(priority, 1, owner) as is_free,
-            self.memory.slot(priority, STREAMED + whole, owner),
+            self.memory.slot(priority, memory, owner),
         ):
             yield is_free
 

@@ -28,7 +28,7 @@ from ..wire.messages import Compression, LookupAnswer, TransferRequest, new_tran
 from ..wire.plan import Cut, Instance, Plan, bucket_size, chunks_path, plan_buckets, rest_of
 from .codings import BucketCodings
 from .compression import Encoded
-from .parts import ROUNDS, ITransfer, Memo, Parts, check_source, is_passing
+from .parts import ROUNDS, InFlight, ITransfer, Memo, Parts, check_source, is_passing
 from .peers import Peer
 from .progress import Progress
 from .shield import to_its_end, uninterrupted
@@ -251,8 +251,13 @@ class Pull:
                     progress.repeated_size += sink.taken - kept
                 self._sinks.discard(sink)
 
-        whole = 0 if self._request.compression is Compression.NONE else bucket_size(bucket)
-        async with parts.in_flight(link, self._memo.id, self._request.priority, whole) as is_free:
+        is_whole = self._request.compression is not Compression.NONE
+        async with parts.in_flight(
+            link,
+            self._memo.id,
+            self._request.priority,
+            InFlight(bucket_size(bucket), self._cut.target, is_whole),
+        ) as is_free:
             try:
                 await parts.retrying(progress, get)
             except PeerRefused as error:

@@ -22,7 +22,7 @@ from ..wire.pushes import PushExtension, PushState, PushStatus, push_json
 from .bodies import BucketBodies
 from .codings import BucketCodings
 from .holdings import held_by_lookup
-from .parts import ROUNDS, ITransfer, Memo, Parts, check_source, is_passing
+from .parts import ROUNDS, InFlight, ITransfer, Memo, Parts, check_source, is_passing
 from .peers import Peer
 from .progress import Progress
 from .retries import delay_before, is_worth_retrying
@@ -345,9 +345,12 @@ class Push:
                 await self._peer.put_bucket(path, await bodies.body(coding), self._session)
             progress.travelled(coding, size)
 
-        whole = 0 if self._request.compression is Compression.NONE else bucket_size(rest)
+        is_whole = self._request.compression is not Compression.NONE
         async with parts.in_flight(
-            self._peer.link, self._memo.id, self._request.priority, whole
+            self._peer.link,
+            self._memo.id,
+            self._request.priority,
+            InFlight(bucket_size(rest), transaction.cut.target, is_whole),
         ) as is_free:
             self._travelling += 1
             try:
