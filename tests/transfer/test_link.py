@@ -106,11 +106,12 @@ class LinkTests(SynchronousTestCase):
 
     def test_the_wait_for_an_answer_leaves_no_gap(self) -> None:
         link = Link(self.clock, 4, 4)
-        self.assertFalse(link.is_enough(1))
-        self.assertTrue(link.is_enough(0))
-        link.goodput, link.round_trip = 1e6, 0.1
-        self.assertTrue(link.is_enough(25_000))
-        self.assertFalse(link.is_enough(25_001))
+        self.assertFalse(link.may_begin_next(0))
+        link.goodput, link.round_trip = 1e6, 0.001
+        self.assertFalse(link.may_begin_next(0))
+        link.round_trip = 0.1
+        self.assertTrue(link.may_begin_next(25_000))
+        self.assertFalse(link.may_begin_next(25_001))
 
     def test_sizes_follow(self) -> None:
         link = Link(self.clock, None, 64)

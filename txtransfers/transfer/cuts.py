@@ -16,7 +16,6 @@ _SMALLEST = 256 * 1024
 _SECONDS = 2.0
 _LEAST = 64 * 1024
 _LEAST_UNKNOWN = 128 * 1024
-_LEAST_NEAR = 2**20
 _LEAST_ROUND_TRIPS = 2.0
 
 
@@ -32,8 +31,8 @@ def choose_cut(
     if wanted is not None:
         return Cut(wanted)
     parts = 2 * limit
-    if is_near:
-        return Cut(LARGEST, parts, _LEAST_NEAR)
+    if is_near:  # a connection costs nothing to wait for, a request does
+        return Cut(LARGEST)
     if goodput is None or round_trip is None:
         return Cut(UNKNOWN, parts, _LEAST_UNKNOWN)
     each = goodput / limit

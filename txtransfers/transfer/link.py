@@ -149,13 +149,14 @@ class Link:
         """What is known of it."""
         return LinkEstimate(self.goodput, self.round_trip)
 
-    def is_enough(self, left: int) -> bool:
-        """Whether so little of a bucket that is received is left that another can be asked for.
+    def may_begin_next(self, left: int) -> bool:
+        """Whether so little of a bucket is left to travel that another can begin.
 
-        The first bytes of that come a round trip later: meanwhile the link would be idle.
+        The first bytes of one that is received come a round trip after it was asked for, and the
+        answer to one that is sent: meanwhile the link would be idle.
         """
-        if self.goodput is None or self.round_trip is None:
-            return left <= 0
+        if self.goodput is None or self.round_trip is None or self.is_near:
+            return False
         return left <= self.goodput * self.round_trip / self.limit
 
     @contextmanager
@@ -196,7 +197,7 @@ class Link:
         known, full = self.goodput or 0.0, self.requests.contended or self.slots.contended
         if self.slots.held and (full or rate > known):  # the end of a transfer tells nothing
             self.goodput = rate if self.goodput is None else known + share * (rate - known)
-        if self._concurrency is not None and self.round_trip is not None:
+        if self._concurrency is not None and self.round_trip is not None and not self.is_near:
             self._concurrency.sample(seconds, size, self.round_trip, full, self._is_queued)
             if self._concurrency.limit != self.slots.limit:
                 self._resize(self._concurrency.limit)

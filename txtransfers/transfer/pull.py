@@ -211,7 +211,7 @@ class Pull:
         is_right = True
 
         def on_left(size: int) -> None:
-            if link.is_enough(size):
+            if link.may_begin_next(size):
                 is_free()
 
         async def get() -> None:

@@ -313,14 +313,14 @@ class Push:
         return self._transaction.held != before
 
     async def _send(self, number: int, progress: Progress) -> None:
-        transaction, parts = self._transaction, self._parts
+        transaction, parts, link = self._transaction, self._parts, self._peer.link
         bucket = transaction.buckets[number]
         offset = transaction.partial.pop(number, 0)
 
         def on_sent(size: int) -> None:
             transaction.in_flight[number] = transaction.in_flight.get(number, 0) + size
             progress.network_size += size
-            if transaction.in_flight[number] >= bodies.length:
+            if transaction.in_flight[number] >= bodies.length and link.may_begin_next(0):
                 is_free()
 
         def on_again() -> None:
@@ -341,13 +341,13 @@ class Push:
             coding = self._codings.next()
             path = transaction.bucket_path(number, offset, coding.codec)
             size = bucket_size(rest)
-            with self._peer.link.watched(), self._codings.trying(coding, size):
+            with link.watched(), self._codings.trying(coding, size):
                 await self._peer.put_bucket(path, await bodies.body(coding), self._session)
             progress.travelled(coding, size)
 
         is_whole = self._request.compression is not Compression.NONE
         async with parts.in_flight(
-            self._peer.link,
+            link,
             self._memo.id,
             self._request.priority,
             InFlight(bucket_size(rest), transaction.cut.target, is_whole),

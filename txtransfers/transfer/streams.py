@@ -283,6 +283,7 @@ class Sink:
         self._flow: Flow | None = None
         self._toll: Toll | None = None
         self._owing = False
+        self._is_narrow = False
         self._ended = False
         self._failure: Failure | None = None
         self._busy = False
@@ -406,13 +407,18 @@ class Sink:
 
     def _fit_reads(self) -> None:
         """Large reads would make a slow limit jerk."""
-        if self._flow is not None and self._source is not None:
-            limited = self._flow.is_limited
-            self._source.read_at_most(min(READ_SIZE, self._flow.piece) if limited else READ_SIZE)
+        if self._flow is None or self._source is None:
+            return
+        if self._flow.is_limited:
+            self._is_narrow = True
+            self._source.read_at_most(min(READ_SIZE, self._flow.piece))
+        else:
+            self._widen()
 
     def _widen(self) -> None:
         """The connection may serve what has no limit next."""
-        if self._flow is not None and self._source is not None:
+        if self._is_narrow and self._source is not None:
+            self._is_narrow = False
             self._source.read_at_most(READ_SIZE)
 
 
