@@ -183,7 +183,7 @@ class Link:
         if self.goodput is not None:
             figures["GoodputKBs"] = round(self.goodput / _KB)
         if self.round_trip is not None:
-            figures["RoundTripMs"] = round(self.round_trip * 1000, 1)
+            figures["RoundTripMs"] = round(self.round_trip * 1000, 2)
         return figures
 
     def _sample(self) -> None:
