@@ -208,7 +208,7 @@ class SteeringTests(Case):
         self.assert_holds(b, uploaded)
 
     def test_a_pull_is_paused_resumed_and_cancelled(self) -> None:
-        wire = Wire(hold_after=2 * MB)
+        wire = Wire(hold_after=MB)
         a, b = self.pair(wire, Transfers={"BucketSize": 512, "Threads": 2})
         uploaded, study = self.study(b)
         job, other = (self.submit(a, "pull", study, Compression=c) for c in ("none", "gzip"))
@@ -218,6 +218,7 @@ class SteeringTests(Case):
             self.wait_for(a, each, "Paused", PROMPT_S)
         self.assertEqual(a.client.get("/instances"), [])
         self.assertEqual(len(self.staged("A")), 2)
+        wire.hold_after = MB // 8  # less of it is left
         wire.holding.clear()
         self.assertEqual(self.act(a, other, "resume"), 200)
         wait_until(wire.holding.is_set, "the middle of a bucket, again")
