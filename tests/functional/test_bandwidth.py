@@ -15,6 +15,11 @@ from tests.functional.live import LiveTestCase, ask, study_of, wait_until
 MB = 10**6
 
 
+def runtime(daemon: Any, job: str) -> float:
+    """Seconds that the job has run."""
+    return float(daemon.client.get(f"/jobs/{job}")["EffectiveRuntime"])
+
+
 class BandwidthTests(LiveTestCase):
     def daemons(self, megabytes: int = 4, **settings: Any) -> tuple[Any, Any, Any]:
         a, b = self.pair(Transfers={"BucketSize": 512, "Threads": 4, "Delta": False}, **settings)
@@ -82,7 +87,7 @@ class BandwidthTests(LiveTestCase):
             limited = {"a": a, "b": b}[name]
             self.change(limited, **{direction: "8k"})
             job = self.submit(limited, route, study, peer)
-            time.sleep(5)
+            wait_until(lambda d=limited, j=job: runtime(d, j) > 5, "the job has run on")  # type: ignore[misc]
             self.assertEqual("Running", limited.client.get(f"/jobs/{job}")["State"])
             self.change(limited, **{direction: "0"})
             self.wait_for(limited, job)
@@ -97,7 +102,7 @@ class BandwidthTests(LiveTestCase):
         self.change(a, Upload="100kB")
         self.change(b, Download="50kB")
         job = self.submit(a, "send", study)
-        time.sleep(1)
+        wait_until(lambda: runtime(a, job) > 1, "bytes are held on their way")
         self.end(a, signal.SIGTERM)
         self.end(b, signal.SIGTERM)
         b, a = self.again(b), self.again(a)

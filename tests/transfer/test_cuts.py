@@ -1,10 +1,13 @@
 """How large buckets are made, and that a tapered plan is a plan."""
 
+import json
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txtransfers.transfer.cuts import LARGEST, UNKNOWN, choose_cut
+from txtransfers.transfer.transaction import Transaction
 from txtransfers.wire.plan import Cut, Instance, bucket_size, check_plan, plan_buckets
 
 MB = 2**20
@@ -73,3 +76,20 @@ class TaperTests(SynchronousTestCase):
         for bucket in plan:
             self.assertTrue(all(chunk.offset == 0 for chunk in bucket[1:]))
             self.assertLess(bucket_size(bucket), 2 * target + 2)
+
+
+class RememberedTests(SynchronousTestCase):
+    def test_a_transaction_keeps_its_plan(self) -> None:
+        wanted = instances(*[300] * 9)
+        first = Transaction({})
+        first.begin(wanted, frozenset(), Cut(1000, 3, 400))
+        again = Transaction(json.loads(json.dumps(first.state())))
+        again.make_plan(wanted)
+        self.assertEqual((again.plan, again.key), (first.plan, first.key))
+
+    def test_one_of_an_earlier_version_too(self) -> None:
+        """It had one size for all its buckets."""
+        wanted = instances(*[300] * 9)
+        again = Transaction({"path": "/transfers/push/x", "bucket_size": 1000})
+        again.make_plan(wanted)
+        self.assertEqual(again.plan, plan_buckets(wanted, Cut(1000)))

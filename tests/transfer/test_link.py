@@ -104,6 +104,14 @@ class LinkTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(link.connections, 0)
 
+    def test_closed_connections_are_forgotten(self) -> None:
+        """Also between transfers: whoever asks which peers are there makes some."""
+        link = Link(self.clock, None, 64)
+        for _ in range(3):
+            with connection() as (near, _far):
+                link.connected(near)
+                self.assertEqual(len(link._connections), 1)
+
     def test_the_wait_for_an_answer_leaves_no_gap(self) -> None:
         link = Link(self.clock, 4, 4)
         self.assertFalse(link.may_begin_next(0))

@@ -30,9 +30,9 @@ def choose_cut(
     """
     if wanted is not None:
         return Cut(wanted)
-    parts = 2 * limit
     if is_near:  # a connection costs nothing to wait for, a request does
         return Cut(LARGEST)
+    parts = 2 * limit
     if goodput is None or round_trip is None:
         return Cut(UNKNOWN, parts, _LEAST_UNKNOWN)
     each = goodput / limit

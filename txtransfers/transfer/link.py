@@ -42,7 +42,6 @@ _SHARES = 16
 _GOODPUT_S = 1.0
 """The goodput that is shown is the average over about so long."""
 
-
 log = Logger()
 
 
@@ -97,15 +96,17 @@ class Link:
     @property
     def connections(self) -> int:
         """How many are open."""
-        self._connections = [c for c in self._connections if tcp.read(c.socket) is not None]
-        return len(self._connections)
+        return len(self._open())
+
+    def _open(self) -> list[_Connection]:
+        return [c for c in self._connections if tcp.read(c.socket) is not None]
 
     def connected(self, socket: Any) -> None:
         """A TCP connection to the peer is there."""
         told = tcp.read(socket)
         if told is None:
             return
-        self._connections.append(_Connection(socket, told.moved))
+        self._connections = [*self._open(), _Connection(socket, told.moved)]
         if self.round_trip is None:
             self.round_trip = told.round_trip
 

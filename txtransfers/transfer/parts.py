@@ -13,6 +13,7 @@ from zope.interface import Interface
 from ..errors import PeerRefused, SourceChanged, TransfersError
 from ..store.interfaces import IInstanceStore, Outcome
 from ..threads import IThreads
+from ..wire.messages import Compression, TransferRequest
 from ..wire.plan import Instance
 from .bandwidth import Bandwidth
 from .codings import usable_cores
@@ -50,19 +51,6 @@ class Limits:
 
 
 @attrs.frozen
-class InFlight:
-    """A bucket that is to travel.
-
-    :ivar size: bytes. :ivar usual: of the first buckets of its transfer.
-    :ivar is_whole: whether it is in memory as a whole; else it is streamed.
-    """
-
-    size: int
-    usual: int
-    is_whole: bool
-
-
-@attrs.frozen
 class Parts:
     """The collaborators of a transfer.
 
@@ -92,7 +80,7 @@ class Parts:
 
     @asynccontextmanager
     async def in_flight(
-        self, link: Link, owner: str, priority: int, bucket: InFlight
+        self, link: Link, owner: str, request: TransferRequest, size: int, usual: int
     ) -> AsyncIterator[Callable[[], None]]:
         """Hold what a bucket takes of its link, and of the memory.
 
@@ -100,10 +88,13 @@ class Parts:
         answer is not to leave a gap.
 
         :param owner: the job, which shares the link with others.
+        :param size: bytes of the bucket. :param usual: of the first buckets of its transfer.
         """
-        memory = STREAMED + (bucket.size if bucket.is_whole else 0)
+        priority = request.priority
+        # What is compressed may be in memory as a whole.
+        memory = STREAMED + (0 if request.compression is Compression.NONE else size)
         async with (
-            link.requests.slot(priority, link.share(bucket.size, bucket.usual), owner),
+            link.requests.slot(priority, link.share(size, usual), owner),
             link.slots.slot(priority, 1, owner) as is_free,
             self.memory.slot(priority, memory, owner),
         ):

@@ -47,6 +47,8 @@ from .streams import Sink, collecting_sink
 T = TypeVar("T")
 
 _ERROR_SIZE = 64 * 1024
+_MEET_S = 3.0
+"""Seconds that a first connection may take before the first request, which has its own limit."""
 _LONGEST_QUOTE = 300
 PLUGIN = "transfers"
 
@@ -104,6 +106,7 @@ class Peer:
         congestion: str | None = None,
     ) -> None:
         """:param congestion: see :func:`.congestion.choose`.
+
         :param http_timeout: seconds without progress, where the peer has no ``Timeout`` of its own.
         """
         self.name = name
@@ -130,7 +133,9 @@ class Peer:
     async def meet(self) -> None:
         """Have the link's round trip known; what fails will show in the next request."""
         if self.link.round_trip is None:
-            await self._prepare(1)
+            connecting = self._prepare(1)
+            connecting.addTimeout(_MEET_S, self._reactor)
+            await connecting
 
     def prepare(self, count: int) -> None:
         """Make up to ``count`` connections ahead, where that saves time."""
@@ -231,7 +236,7 @@ class Peer:
     async def has_accelerator(self, timeout: float) -> bool:
         """Whether the peer speaks this protocol; ``timeout`` seconds in all."""
         session = self.session("")
-        call = Deferred.fromCoroutine(self._call(session, "GET", "/plugins"))
+        call = Deferred.fromCoroutine(self._call(session, "GET", "/plugins", warm=True))
         call.addTimeout(timeout, self._reactor)
         try:
             plugins = json.loads((await call).body)

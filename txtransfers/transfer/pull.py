@@ -4,7 +4,7 @@ What has arrived is in a staging area that bears the name of the job, and is gon
 pause, a failure or a restart. What is here already with the same MD5 is not fetched.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -25,10 +25,10 @@ from ..errors import (
 from ..store.interfaces import CommitReport, IIncoming, Outcome
 from ..wire.identifiers import is_identifier
 from ..wire.messages import Compression, LookupAnswer, TransferRequest, new_transfer_id
-from ..wire.plan import Cut, Instance, Plan, bucket_size, chunks_path, plan_buckets, rest_of
+from ..wire.plan import Bucket, Cut, Instance, Plan, bucket_size, chunks_path, plan_buckets, rest_of
 from .codings import BucketCodings
 from .compression import Encoded
-from .parts import ROUNDS, InFlight, ITransfer, Memo, Parts, check_source, is_passing
+from .parts import ROUNDS, ITransfer, Memo, Parts, check_source, is_passing
 from .peers import Peer
 from .progress import Progress
 from .shield import to_its_end, uninterrupted
@@ -218,45 +218,14 @@ class Pull:
             """Fetch what is not there yet; all of it after bytes that were not right."""
             nonlocal is_right
             offset = await parts.threads.run(incoming.prefix, bucket) if is_right else 0
-            rest = rest_of(bucket, offset)
-            if not rest:
-                return
-            coding = self._codings.next()
-            sink = bucket_sink(parts.threads, incoming, rest, coding.codec)
-            sink.limit(parts.bandwidth.receiving(self._turn, self._peer.name))
-            self._sinks.add(sink)
-            arrived = False
             try:
-                path = chunks_path(rest, coding)
-                with link.watched(), self._codings.trying(coding, bucket_size(rest)):
-                    await self._peer.get_bucket(path, sink, self._session, on_left)
-                arrived = True
-                self._codings.learn(Encoded(coding, bucket_size(rest), sink.taken))
-                progress.travelled(coding, bucket_size(rest))
-            except (WrongLength, BadCompression) as error:
+                await self._get(rest_of(bucket, offset), incoming, progress, on_left)
+            except (WrongLength, BadCompression):
                 is_right = False
-                if isinstance(error, BadCompression):
-                    raise
-                raise WrongLength(
-                    f'Peer "{self._peer.name}" answered a bucket of instance {bucket[0].id}'
-                    f" with another length: {error}"
-                ) from error
-            finally:
-                if not arrived:
-                    sink.abort()
-                progress.network_size += sink.taken
-                await sink.idle()
-                if not arrived:
-                    kept = sink.consumed if is_right else 0
-                    progress.repeated_size += sink.taken - kept
-                self._sinks.discard(sink)
+                raise
 
-        is_whole = self._request.compression is not Compression.NONE
         async with parts.in_flight(
-            link,
-            self._memo.id,
-            self._request.priority,
-            InFlight(bucket_size(bucket), self._cut.target, is_whole),
+            link, self._memo.id, self._request, bucket_size(bucket), self._cut.target
         ) as is_free:
             try:
                 await parts.retrying(progress, get)
@@ -271,6 +240,50 @@ class Pull:
                     error.status,
                 ) from error
         progress.bucket_done(bucket_size(bucket))
+
+    async def _get(
+        self,
+        rest: Bucket,
+        incoming: IIncoming,
+        progress: Progress,
+        on_left: Callable[[int], None],
+    ) -> None:
+        """Fetch ``rest``, what is left of a bucket, if anything is.
+
+        :param on_left: see :meth:`Peer.get_bucket`.
+        """
+        if not rest:
+            return
+        coding, size = self._codings.next(), bucket_size(rest)
+        sink = bucket_sink(self._parts.threads, incoming, rest, coding.codec)
+        sink.limit(self._parts.bandwidth.receiving(self._turn, self._peer.name))
+        self._sinks.add(sink)
+        arrived, is_right = False, True
+        try:
+            path = chunks_path(rest, coding)
+            with self._peer.link.watched(), self._codings.trying(coding, size):
+                await self._peer.get_bucket(path, sink, self._session, on_left)
+            arrived = True
+            self._codings.learn(Encoded(coding, size, sink.taken))
+            progress.travelled(coding, size)
+        except BadCompression:
+            is_right = False
+            raise
+        except WrongLength as error:
+            is_right = False
+            raise WrongLength(
+                f'Peer "{self._peer.name}" answered a bucket of instance {rest[0].id}'
+                f" with another length: {error}"
+            ) from error
+        finally:
+            if not arrived:
+                sink.abort()
+            progress.network_size += sink.taken
+            await sink.idle()
+            if not arrived:
+                kept = sink.consumed if is_right else 0
+                progress.repeated_size += sink.taken - kept
+            self._sinks.discard(sink)
 
     async def _blame_source(self, error: TransfersError, progress: Progress) -> None:
         """Where the source has changed, say that instead of ``error``."""

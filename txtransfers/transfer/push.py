@@ -16,13 +16,13 @@ from zope.interface import implementer
 
 from ..errors import PeerRefused, SourceChanged, TransfersError, UnknownResource
 from ..store.interfaces import Outcome
-from ..wire.messages import Compression, TransferRequest, new_transfer_id
+from ..wire.messages import TransferRequest, new_transfer_id
 from ..wire.plan import Instance, bucket_size, rest_of
 from ..wire.pushes import PushExtension, PushState, PushStatus, push_json
 from .bodies import BucketBodies
 from .codings import BucketCodings
 from .holdings import held_by_lookup
-from .parts import ROUNDS, InFlight, ITransfer, Memo, Parts, check_source, is_passing
+from .parts import ROUNDS, ITransfer, Memo, Parts, check_source, is_passing
 from .peers import Peer
 from .progress import Progress
 from .retries import delay_before, is_worth_retrying
@@ -345,12 +345,9 @@ class Push:
                 await self._peer.put_bucket(path, await bodies.body(coding), self._session)
             progress.travelled(coding, size)
 
-        is_whole = self._request.compression is not Compression.NONE
+        usual = transaction.cut.target
         async with parts.in_flight(
-            link,
-            self._memo.id,
-            self._request.priority,
-            InFlight(bucket_size(rest), transaction.cut.target, is_whole),
+            link, self._memo.id, self._request, bucket_size(rest), usual
         ) as is_free:
             self._travelling += 1
             try:

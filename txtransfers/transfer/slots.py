@@ -125,7 +125,7 @@ class Slots:
         )
         return best, self._waiting[best][0]
 
-    def _is_too_much(self, cost: float) -> bool:
+    def _is_too_much(self, cost: int) -> bool:
         return bool(self._held) and self.held + cost > self._limit
 
 

@@ -43,7 +43,8 @@ class Transaction:
         self.done = set(from_ranges(state.get("done", ()), _ANY, "done"))
         self.partial: dict[int, int] = {}
         self.in_flight = {int(n): size for n, size in state.get("in_flight", {}).items()}
-        self.cut = Cut(*state.get("cut", (1,)))
+        # Earlier versions had one size for all buckets, which the same cut makes of it.
+        self.cut = Cut(*state.get("cut", (state.get("bucket_size", 1),)))
         self.declared: tuple[Instance, ...] = ()
         self.plan: Plan = ()
         self.buckets: Plan = ()
