@@ -32,7 +32,8 @@ from .store.archive import EmbeddedArchive
 from .store.embedded import EmbeddedStore
 from .threads import Threads
 from .transfer.bandwidth import Bandwidth
-from .transfer.congestion import choose, current
+from .transfer.concurrency import START, START_LOSS_BASED
+from .transfer.congestion import PREFERRED, choose, current
 from .transfer.incoming import PushTransactions, is_push
 from .transfer.link import Link
 from .transfer.parts import STREAMED, ITransfer, Limits, Memo, Parts
@@ -197,6 +198,8 @@ class Daemon(Service):
             settings.maximum_storage_size,
         )
         self._journal = self._make_journal()
+        is_loss_based = (self._congestion or current()) != PREFERRED
+        start = START_LOSS_BASED if is_loss_based else START
         self._peers = {
             name: Peer(
                 reactor,
@@ -204,7 +207,7 @@ class Daemon(Service):
                 name,
                 peer,
                 settings.http_timeout,
-                Link(reactor, transfers.threads, transfers.max_threads),
+                Link(reactor, transfers.threads, transfers.max_threads, start),
                 self._congestion,
             )
             for name, peer in settings.peers.items()

@@ -64,7 +64,8 @@ class BandwidthTests(LiveTestCase):
     def test_a_peer_and_a_change_while_it_runs(self) -> None:
         a, b, study = self.daemons()
         self.change(a, Peers={"B": {"Upload": "400kB"}})
-        self.assertLess(self.timed(b, "pull", study, "A", b), 3)
+        with_limit = self.size / 400_000
+        self.assertLess(self.timed(b, "pull", study, "A", b), with_limit, "it is of pushes")
         job = self.submit(a, "send", study)
         wait_until(
             lambda: a.client.get(f"/jobs/{job}")["Content"].get("NetworkSize", "0") != "0",
@@ -74,7 +75,7 @@ class BandwidthTests(LiveTestCase):
         told = self.change(a, Peers={"B": {"Upload": "0"}})
         self.assertEqual({"Limit": "0", "Now": "0"}, told["Peers"]["B"]["Upload"])
         self.wait_for(a, job)
-        self.assertLess(time.monotonic() - before, 3)
+        self.assertLess(time.monotonic() - before, with_limit / 2, "the rest came at once")
         self.assert_holds(b, self.uploaded)
 
     def test_held_back_for_longer_than_the_timeout(self) -> None:

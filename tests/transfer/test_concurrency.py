@@ -86,7 +86,7 @@ class SampleTests(SynchronousTestCase):
         decide.trouble()
         self.assertEqual(decide.limit, START // 2)
         self.feed(decide, 1e6)
-        for expected in (2, 1, 1):
+        for expected in (START // 4, START // 8, 1):
             decide.trouble()
             self.feed(decide, 1e6)
             self.assertEqual(decide.limit, expected)

@@ -244,8 +244,10 @@ class ExtendedPeerTests(ClientCase):
         request = TransferRequest((Resource(Level.SERIES, SERIES),), Compression.NONE, "B")
         push = self.push(recorded_store(), peer, request)
         await push.run(Progress())
-        self.assertEqual(["POST push", "POST /commit", "GET"], [asked[0], *asked[-2:]])
-        self.assertTrue(all(line.startswith("PUT /") for line in asked[1:-2]), asked)
+        self.assertEqual("POST push", asked[0])
+        self.assertEqual(1, asked.count("POST /commit"))
+        others = [line for line in asked[1:] if line != "POST /commit"]
+        self.assertTrue(all(line.startswith("PUT /") for line in others), asked)
         self.assertEqual([Outcome.STORED] * 3, list(push.outcomes()))
         self.assertIs(True, peer.knows_extension)
 
@@ -262,7 +264,8 @@ class ExtendedPeerTests(ClientCase):
         progress = Progress()
         push = self.push(store, peer, request)
         await push.run(progress)
-        self.assertEqual(["POST push", "PUT /0", "POST /commit", "GET"], asked)
+        self.assertEqual({"POST push", "PUT /0", "POST /commit"}, set(asked))
+        self.assertEqual((3, "POST push"), (len(asked), asked[0]))
         self.assertEqual((1, 1000), (progress.skipped, progress.skipped_size))
         wanted = dict.fromkeys(ids, Outcome.STORED) | {ids[1]: Outcome.ALREADY_STORED}
         self.assertEqual([wanted[id_] for id_ in sorted(ids)], list(push.outcomes()))

@@ -23,12 +23,14 @@ class ReceivedTests(PushCase):
 
     def test_who_offers_is_told_what_is_taken(self) -> None:
         told = self.open(opening(), Codecs=["zstd", "later"])
-        self.assertEqual({"AlreadyStored": [], "Codecs": ["zstd"]}, told["TxTransfers"])
+        self.assertEqual(
+            {"AlreadyStored": [], "Awaits": True, "Codecs": ["zstd"]}, told["TxTransfers"]
+        )
 
     def test_who_offers_nothing_is_told_nothing(self) -> None:
         for codecs in ([], ["later"]):
             told = self.open(opening(), Codecs=codecs)
-            self.assertEqual({"AlreadyStored": []}, told["TxTransfers"])
+            self.assertEqual({"AlreadyStored": [], "Awaits": True}, told["TxTransfers"])
         answer = self.house.request("POST", "/transfers/push", opening())
         self.assertEqual({"ID", "Path"}, set(answer.json()))
 
@@ -85,8 +87,9 @@ class ServedTests(PushCase):
         return self.house.request("POST", "/transfers/lookup", self.wanted, headers).json()
 
     def test_only_who_asks_is_told(self) -> None:
-        for accepted in ((), ("later",), ("gzip",), ("none", "ZSTD")):
-            self.assertNotIn("TxTransfers", self.look_up(*accepted))
+        self.assertNotIn("TxTransfers", self.look_up())
+        for accepted in (("later",), ("gzip",), ("none", "ZSTD")):
+            self.assertEqual({"Codecs": []}, self.look_up(*accepted)["TxTransfers"])
         for accepted in (("zstd",), ("later", "zstd")):
             self.assertEqual({"Codecs": ["zstd"]}, self.look_up(*accepted)["TxTransfers"])
 

@@ -232,13 +232,21 @@ class CodecTests(SynchronousTestCase):
             self.assertIs(told.compression, Compression.GZIP)
 
     def test_a_lookup(self) -> None:
-        for codecs in (frozenset[Codec](), OURS):
+        for codecs in (None, frozenset[Codec](), OURS):
             answer = LookupAnswer((), "us", codecs)
             told = answer.to_json()
-            self.assertEqual("TxTransfers" in told, bool(codecs))
+            self.assertEqual("TxTransfers" in told, codecs is not None)
             self.assertEqual(messages.parse_lookup_answer(json.dumps(told).encode()), answer)
         told["TxTransfers"] = {"Codecs": ["lz4", "zstd", "gzip"]}
         self.assertEqual(messages.parse_lookup_answer(json.dumps(told).encode()), answer)
+
+    def test_a_commit(self) -> None:
+        for after in (frozenset[int](), frozenset({3, 4, 7})):
+            self.assertEqual(pushes.parse_commit(pushes.commit_json(after)), after)
+        for stock in (b"", b"{}", b"whatever", b"[]"):
+            self.assertIsNone(pushes.parse_commit(stock))
+        with self.assertRaises(BadMessage):
+            pushes.parse_commit(b'{"TxTransfers": {"After": [[4, 3]]}}')
 
     def test_a_push(self) -> None:
         key = "01234567-89ab-cdef-0123-456789abcdef"

@@ -16,6 +16,9 @@ import attrs
 START = 8
 """Buckets in flight to a peer that is not known yet."""
 
+START_LOSS_BASED = 16
+"""The same, where connections slow down at each loss: on a long link one carries little then."""
+
 _SHORTEST_EPOCH_S = 0.2
 _EPOCH_ROUND_TRIPS = 2.0
 """The goodput is measured over so many round trips, at least."""

@@ -288,7 +288,7 @@ class PushTransactions:
         except CancelledError:
             self._refuse_if_given_up(id_)
             raise UnknownResource(
-                f"The push transaction {id_} was deleted while this bucket came"
+                f"The push transaction {id_} was deleted, or committed, while this bucket came"
             ) from None
         finally:
             self.received(id_, sink, ended)
@@ -311,16 +311,26 @@ class PushTransactions:
     def received(self, id_: str, sink: Sink, ended: bool = False) -> None:
         """See :meth:`PushTransaction.received`. :param ended: whether all of it came, and right."""
         transaction = self._transactions.get(id_)
-        if transaction is not None and transaction.received(sink):
+        if transaction is not None and transaction.received(sink, ended):
             traffic = self._traffic.setdefault(id_, Traffic())
             traffic.received += sink.taken
             traffic.wasted += 0 if ended else sink.taken - sink.consumed
 
-    async def commit(self, id_: str) -> CommitReport:
-        """See :meth:`PushTransaction.commit`; a transaction that is committed is no error."""
+    async def commit(self, id_: str, after: frozenset[int] = frozenset()) -> CommitReport:
+        """See :meth:`PushTransaction.commit`; a transaction that is committed is no error.
+
+        :param after: see :meth:`PushTransaction.wait_for`.
+        """
         self._refuse_if_given_up(id_)
         found = await self._known(id_)
-        return found if isinstance(found, CommitReport) else await found.commit()
+        if isinstance(found, CommitReport):
+            return found
+        try:
+            await found.wait_for(after)
+        except UnknownResource:
+            self._refuse_if_given_up(id_)
+            raise
+        return await found.commit()
 
     async def discard(self, id_: str) -> None:
         """See :meth:`PushTransaction.discard`; the transaction is gone.

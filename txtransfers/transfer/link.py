@@ -18,7 +18,7 @@ from ..errors import PeerRefused, PeerUnreachable
 from ..wire.plan import Cut
 from . import tcp
 from .compression import LinkEstimate
-from .concurrency import Concurrency
+from .concurrency import START, Concurrency
 from .cuts import choose_cut
 from .retries import is_worth_retrying
 from .slots import Slots
@@ -30,14 +30,14 @@ _KB = 1024
 _QUEUED = 1.4
 """Times the least round trip, beyond which packets wait in a queue: the link is full."""
 
-_MAY_BECOME = 32
+_MAY_BECOME = 64
 """Buckets in flight, while it is not known how many are needed."""
 
 _REQUESTS = 3
 """Requests of the usual size under way for each bucket whose bytes are on their way."""
 
 _SHARES = 16
-"""Parts of such a request: many small ones fill a link as one large does."""
+"""Parts of a bucket of the usual size: many small ones fill a link as one large does."""
 
 _GOODPUT_S = 1.0
 """The goodput that is shown is the average over about so long."""
@@ -56,23 +56,26 @@ class _Connection:
 class Link:
     """See the module. One lives as long as its peer.
 
-    :ivar slots: buckets whose bytes are on their way.
+    :ivar slots: buckets whose bytes are on their way, in shares of one of the usual size.
     :ivar requests: with those whose bytes are there, and whose answer is waited for.
     :ivar round_trip: seconds; None while no connection has told it.
     :ivar goodput: bytes a second of the last second of transfers, both ways, as they travel; None
         while nothing has been transferred.
     """
 
-    def __init__(self, clock: IReactorTime, threads: int | None, cap: int) -> None:
+    def __init__(
+        self, clock: IReactorTime, threads: int | None, cap: int, start: int = START
+    ) -> None:
         """:param threads: ``Threads``; None where the number follows the link.
 
-        :param cap: ``MaxThreads``.
+        :param cap: ``MaxThreads``. :param start: where that begins.
         """
         self.cap = threads or cap
-        self._concurrency = Concurrency(cap) if threads is None else None
-        limit = threads if self._concurrency is None else self._concurrency.limit
-        self.slots = Slots(limit or 1)
-        self.requests = Slots(self.slots.limit * _REQUESTS * _SHARES)
+        self._concurrency = Concurrency(cap, start) if threads is None else None
+        self._limit = threads or start
+        self.slots = Slots(0)
+        self.requests = Slots(0)
+        self._resize(self._limit if self._concurrency is None else self._concurrency.limit)
         self.round_trip: float | None = None
         self.goodput: float | None = None
         self._clock = clock
@@ -85,8 +88,8 @@ class Link:
 
     @property
     def limit(self) -> int:
-        """How many buckets may be in flight."""
-        return self.slots.limit
+        """How many buckets of the usual size may be in flight."""
+        return self._limit
 
     @property
     def is_near(self) -> bool:
@@ -140,17 +143,19 @@ class Link:
         return choose_cut(wanted, limit, self.goodput, self.round_trip, self.is_near)
 
     def share(self, size: int, usual: int) -> int:
-        """What a bucket takes of :attr:`requests`.
+        """What a bucket takes of :attr:`slots` and :attr:`requests`.
 
         :param usual: bytes of the first buckets of its transfer.
         """
+        if self._concurrency is None or self.is_near:
+            return _SHARES
         return min(_SHARES, max(1, _SHARES * size // usual))
 
     def estimate(self) -> LinkEstimate:
         """What is known of it."""
         return LinkEstimate(self.goodput, self.round_trip)
 
-    def may_begin_next(self, left: int) -> bool:
+    def may_begin_next(self, left: float) -> bool:
         """Whether so little of a bucket is left to travel that another can begin.
 
         The first bytes of one that is received come a round trip after it was asked for, and the
@@ -159,6 +164,10 @@ class Link:
         if self.goodput is None or self.round_trip is None or self.is_near:
             return False
         return left <= self.goodput * self.round_trip / self.limit
+
+    def seconds(self, size: float) -> float:
+        """How long one connection, of as many as are to be busy, takes for so many bytes."""
+        return size * self.limit / self.goodput if self.goodput else 0.0
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -200,12 +209,13 @@ class Link:
             self.goodput = rate if self.goodput is None else known + share * (rate - known)
         if self._concurrency is not None and self.round_trip is not None and not self.is_near:
             self._concurrency.sample(seconds, size, self.round_trip, full, self._is_queued)
-            if self._concurrency.limit != self.slots.limit:
+            if self._concurrency.limit != self._limit:
                 self._resize(self._concurrency.limit)
 
     def _resize(self, limit: int) -> None:
+        self._limit = limit
         self.requests.resize(limit * _REQUESTS * _SHARES)
-        self.slots.resize(limit)
+        self.slots.resize(limit * _SHARES)
 
     def _moved(self) -> int:
         """Bytes that all connections have moved since they were asked last."""

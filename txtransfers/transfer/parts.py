@@ -93,9 +93,10 @@ class Parts:
         priority = request.priority
         # What is compressed may be in memory as a whole.
         memory = STREAMED + (0 if request.compression is Compression.NONE else size)
+        share = link.share(size, usual)
         async with (
-            link.requests.slot(priority, link.share(size, usual), owner),
-            link.slots.slot(priority, 1, owner) as is_free,
+            link.requests.slot(priority, share, owner),
+            link.slots.slot(priority, share, owner) as is_free,
             self.memory.slot(priority, memory, owner),
         ):
             yield is_free

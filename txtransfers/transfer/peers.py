@@ -41,7 +41,7 @@ from ..wire.messages import LookupAnswer, Resource, TransferRequest
 from ..wire.pushes import PushOpened, PushStatus
 from .client import PlainAgent, Stall, Stalled, WideEndpointFactory, deliver, innermost
 from .link import Link
-from .pool import Pool, Unused
+from .pool import Behind, Pool, Unused
 from .streams import Sink, collecting_sink
 
 T = TypeVar("T")
@@ -115,6 +115,8 @@ class Peer:
         self.timeout = settings.timeout or http_timeout
         self.knows_extension: bool | None = None
         """Whether the last push showed that it knows our extension of pushes."""
+        self.pipelines = False
+        """Whether it is ours: a server that is known to read one request behind the other."""
         self.link = link
         self._reactor: IReactorTime = reactor
         self._threads = threads
@@ -158,13 +160,13 @@ class Peer:
 
         :param codecs: in which the bytes may come too; a peer that knows them tells which it has.
         """
-        offered = ", ".join(codec_names(codecs))
-        headers = {ACCEPTED_CODECS: offered} if offered else {}
+        headers = {ACCEPTED_CODECS: ", ".join(codec_names(codecs)) or Codec.NONE.value}
         body = constant(messages.resources_json(resources), headers=headers)
-        answer = await self._call(session, "POST", "/transfers/lookup", body, warm=True)
+        answer = await self._call(session, "POST", "/transfers/lookup", body, client=session.warm)
         parsed: LookupAnswer = await self._threads.run(
             self._parse, answer, messages.parse_lookup_answer, "/transfers/lookup"
         )
+        self.pipelines = parsed.codecs is not None
         return parsed
 
     async def open_push(self, opening: bytes, instances: int, session: "Session") -> PushOpened:
@@ -180,7 +182,7 @@ class Peer:
             "/transfers/push",
         )
         self._check_path(opened.path, "/transfers/push")
-        self.knows_extension = opened.already_stored is not None
+        self.knows_extension = self.pipelines = opened.already_stored is not None
         return opened
 
     async def push_status(
@@ -191,7 +193,7 @@ class Peer:
         :param verify: whether the peer is to read what it has staged once more.
         """
         route = f"{path}?verify=1" if verify else path
-        answer = await self._call(session, "GET", route, warm=True)
+        answer = await self._call(session, "GET", route, client=session.warm)
         status: PushStatus = await self._threads.run(
             self._parse,
             answer,
@@ -202,14 +204,34 @@ class Peer:
 
     async def put_bucket(self, path: str, body: Body, session: "Session") -> None:
         """Send the bucket at ``path``."""
-        await self._call(session, "PUT", path, body, warm=True)
+        await self._call(session, "PUT", path, body, client=self._for_buckets(session))
 
     async def commit(self, path: str, timeout: float, session: "Session") -> None:
         """Commit the transaction at ``path``; ``timeout`` seconds until the answer at the most."""
         body = constant(b"", "application/x-www-form-urlencoded")
         # Asking again on another connection is safe where a second commit is no error.
-        warm = bool(self.knows_extension)
-        await self._call(session, "POST", f"{path}/commit", body, timeout=timeout, warm=warm)
+        client = session.warm if self.knows_extension else session.fresh
+        await self._call(session, "POST", f"{path}/commit", body, timeout, client)
+
+    async def commit_after(
+        self,
+        path: str,
+        after: Iterable[int],
+        timeout: float,
+        instances: int,
+        session: "Session",
+    ) -> PushStatus:
+        """Commit the transaction at ``path`` once these buckets have come (an extension).
+
+        :param timeout: seconds until the answer at the most. :param instances: that it has.
+        """
+        route = f"{path}/commit"
+        body = constant(pushes.commit_json(after))
+        answer = await self._call(session, "POST", route, body, timeout, session.warm)
+        status: PushStatus = await self._threads.run(
+            self._parse, answer, lambda body: pushes.parse_push_status(body, instances, 0), route
+        )
+        return status
 
     async def discard(self, path: str, session: "Session") -> None:
         """Drop the transaction at ``path``."""
@@ -223,7 +245,11 @@ class Peer:
         :param on_left: called with the bytes that are still to come, where that is known.
         """
         destination = Destination(sink, on_left)
-        await self._request(session, "GET", path, None, destination, warm=True)
+        client = self._for_buckets(session)
+        await self._request(session, "GET", path, None, destination, client=client)
+
+    def _for_buckets(self, session: "Session") -> HTTPClient:
+        return session.behind if self.pipelines else session.warm
 
     async def request_pull(
         self, request: TransferRequest, originator: str, as_peer: str, session: "Session"
@@ -236,7 +262,7 @@ class Peer:
     async def has_accelerator(self, timeout: float) -> bool:
         """Whether the peer speaks this protocol; ``timeout`` seconds in all."""
         session = self.session("")
-        call = Deferred.fromCoroutine(self._call(session, "GET", "/plugins", warm=True))
+        call = Deferred.fromCoroutine(self._call(session, "GET", "/plugins", client=session.warm))
         call.addTimeout(timeout, self._reactor)
         try:
             plugins = json.loads((await call).body)
@@ -252,6 +278,7 @@ class Peer:
             jar,
             HTTPClient(self._warm, cookiejar=jar),
             HTTPClient(self._fresh, cookiejar=jar),
+            HTTPClient(self._agent(Behind(self._pool, self.link)), cookiejar=jar),
         )
 
     # How they are made
@@ -263,9 +290,9 @@ class Peer:
         path: str,
         body: Body | None = None,
         timeout: float | None = None,
-        warm: bool = False,
+        client: HTTPClient | None = None,
     ) -> Answer:
-        answer = await self._request(session, method, path, body, timeout=timeout, warm=warm)
+        answer = await self._request(session, method, path, body, None, timeout, client)
         if not _is_json(answer):
             raise PeerNonsense(
                 f"{self._who} answered {method} {path} with something that is no JSON"
@@ -281,15 +308,17 @@ class Peer:
         body: Body | None,
         sink: "Destination | None" = None,
         timeout: float | None = None,
-        warm: bool = False,
+        client: HTTPClient | None = None,
     ) -> Answer:
-        """One request. On a warm connection that turns out to be gone, once more on a new one."""
+        """One request. On a warm connection that turns out to be gone, once more on a new one.
+
+        :param client: of the session's; None: ``fresh``.
+        """
+        client = client or session.fresh
         try:
-            return await self._try(
-                session, session.warm if warm else session.fresh, method, path, body, sink, timeout
-            )
+            return await self._try(session, client, method, path, body, sink, timeout)
         except (ResponseNeverReceived, RequestTransmissionFailed) as error:
-            if not warm or (sink is not None and sink.sink.taken):
+            if client is session.fresh or (sink is not None and sink.sink.taken):
                 self._explain(error, method, path)
         except Exception as error:
             self._explain(error, method, path)
@@ -418,6 +447,7 @@ class Session:
     jar: CookieJar
     warm: HTTPClient
     fresh: HTTPClient
+    behind: HTTPClient
 
     def cookies(self) -> list[dict[str, Any]]:
         """The peer's cookies, as JSON values: a load balancer must know us after a restart too."""

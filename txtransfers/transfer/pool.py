@@ -2,10 +2,12 @@
 
 As Twisted's own pool, but the one that was used last is used first: its congestion window is open,
 and those that are not needed grow old. Requests that must not meet a connection that the peer has
-just closed take one that has never been used, or a new one, and leave it warm.
+just closed take one that has never been used, or a new one, and leave it warm. The buckets of one
+transfer may follow each other on one connection without waiting for answers.
 """
 
-from typing import Any
+from math import inf
+from typing import Any, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredList, succeed
@@ -16,19 +18,28 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Factory
-from twisted.web._newclient import HTTP11ClientProtocol
+
+from . import tcp
+from .connection import Connection
 
 _IDLE_S = 30.0
 """Seconds that a connection is kept without use; a stock server closes it after one."""
 
-_WAITING = "QUIESCENT"
-"""What Twisted calls a connection that can take a request."""
+_DEPTH = 4
+"""Answers that one connection may owe."""
+
+_STAYS_OPEN_S = 0.5
+"""Seconds without use after which the kernel shuts a connection's window, as cubic has it."""
+
+_OPENING = 3
+"""Round trips until a window that was shut carries its share again."""
 
 
 @attrs.define(eq=False)
 class _Idle:
-    protocol: HTTP11ClientProtocol
+    protocol: Connection
     is_unused: bool
+    since: float
     timer: IDelayedCall
 
 
@@ -42,16 +53,22 @@ class Pool:
         self._clock = clock
         self._most = most
         self._idle: list[_Idle] = []
+        self.is_single = False
+        """Whether the peer was seen to close each connection after one answer."""
 
-    def getConnection(
-        self, key: object, endpoint: IStreamClientEndpoint
-    ) -> "Deferred[HTTP11ClientProtocol]":
+    def getConnection(self, key: object, endpoint: IStreamClientEndpoint) -> "Deferred[Connection]":
         """A connection for one request: the warmest, or a new one."""
         return self._take(lambda _idle: True) or self._connect(endpoint)
 
-    def take_unused(self, endpoint: IStreamClientEndpoint) -> "Deferred[HTTP11ClientProtocol]":
+    def take_unused(self, endpoint: IStreamClientEndpoint) -> "Deferred[Connection]":
         """A connection that has not been used."""
         return self._take(lambda idle: idle.is_unused) or self._connect(endpoint)
+
+    @property
+    def idle_for(self) -> float | None:
+        """Seconds since the warmest connection was used; None where there is none."""
+        usable = [each for each in self._idle if each.protocol.is_usable and not each.is_unused]
+        return self._clock.seconds() - usable[-1].since if usable else None
 
     def prepare(self, endpoint: IStreamClientEndpoint, count: int) -> "Deferred[Any]":
         """Make so many connections ahead; fires, whatever happens, when that is over."""
@@ -67,32 +84,37 @@ class Pool:
             each.timer.cancel()
         await DeferredList([each.protocol.abort() for each in idle], consumeErrors=True)
 
-    def _take(self, is_wanted: Any) -> "Deferred[HTTP11ClientProtocol] | None":
+    def _take(self, is_wanted: Any) -> "Deferred[Connection] | None":
         for idle in reversed(self._idle):
             if is_wanted(idle):
                 self._forget(idle)
-                if idle.protocol.state == _WAITING:
+                idle.protocol.owner = None
+                if idle.protocol.is_usable:
                     return succeed(idle.protocol)
         return None
 
-    def _connect(self, endpoint: IStreamClientEndpoint) -> "Deferred[HTTP11ClientProtocol]":
+    def _connect(self, endpoint: IStreamClientEndpoint) -> "Deferred[Connection]":
         return endpoint.connect(_Clients(self))  # type: ignore[return-value]
 
-    def keep(self, protocol: HTTP11ClientProtocol) -> None:
+    def note_single(self) -> None:
+        """The peer closes connections after one answer: no request is to stand behind another."""
+        self.is_single = True
+
+    def keep(self, protocol: Connection) -> None:
         """The connection can take another request."""
         self._keep(protocol, is_unused=False)
 
-    def _keep(self, protocol: HTTP11ClientProtocol, is_unused: bool) -> None:
+    def _keep(self, protocol: Connection, is_unused: bool) -> None:
         if len(self._idle) >= self._most:
             self._drop(self._idle[0])
         timer = self._clock.callLater(_IDLE_S, lambda: self._drop(idle))
-        idle = _Idle(protocol, is_unused, timer)
+        idle = _Idle(protocol, is_unused, self._clock.seconds(), timer)
         self._idle.append(idle)
 
     def _drop(self, idle: _Idle) -> None:
         self._forget(idle)
-        if idle.protocol.state == _WAITING:
-            idle.protocol.transport.loseConnection()  # type: ignore[union-attr]
+        if idle.protocol.is_usable:
+            idle.protocol.transport.loseConnection()
 
     def _forget(self, idle: _Idle) -> None:
         self._idle.remove(idle)
@@ -108,11 +130,82 @@ class Unused:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    def getConnection(
-        self, key: object, endpoint: IStreamClientEndpoint
-    ) -> "Deferred[HTTP11ClientProtocol]":
+    def getConnection(self, key: object, endpoint: IStreamClientEndpoint) -> "Deferred[Connection]":
         """See :meth:`Pool.take_unused`."""
         return self._pool.take_unused(endpoint)
+
+
+class ILink(Protocol):
+    """What is known of the way to a peer."""
+
+    round_trip: float | None
+
+    @property
+    def limit(self) -> int:
+        """How many connections are to be busy."""
+
+    def may_begin_next(self, left: float) -> bool:
+        """Whether so few bytes are left to come that another request can be sent."""
+
+    def seconds(self, size: float) -> float:
+        """How long one of its connections takes for so many bytes."""
+
+
+class Behind:
+    """The same connections, for the buckets of one transfer: each may follow another at once.
+
+    Of a busy connection that can take it, an idle and a new one, a request takes that on which its
+    first byte moves soonest. Only requests of one transfer stand behind each other: where one is
+    cancelled, its connection ends.
+    """
+
+    persistent = True
+
+    def __init__(self, pool: Pool, link: ILink) -> None:
+        self._pool = pool
+        self._link = link
+        self._busy: list[Connection] = []
+
+    def getConnection(self, key: object, endpoint: IStreamClientEndpoint) -> "Deferred[Connection]":
+        """The connection for the next request."""
+        self._busy = [each for each in self._busy if each.depth and each.owner is self]
+        if not self._pool.is_single:
+            waits = [
+                (self._wait(each), number)
+                for number, each in enumerate(self._busy)
+                if self._can_follow(each)
+            ]
+            wait, number = min(waits, default=(inf, 0))
+            if wait < self._wait_elsewhere():
+                return succeed(self._busy[number])
+        return self._pool.getConnection(key, endpoint).addCallback(self._taken)
+
+    def _can_follow(self, connection: Connection) -> bool:
+        return (
+            connection.is_usable
+            and connection.depth < _DEPTH
+            and self._link.may_begin_next(connection.left)
+        )
+
+    def _wait(self, connection: Connection) -> float:
+        """Seconds until what is before it has gone."""
+        socket = getattr(connection.transport, "socket", None)
+        told = tcp.read(socket) if socket is not None else None
+        unsent = told.unsent / told.rate if told is not None and told.rate else 0.0
+        return unsent + self._link.seconds(connection.left)
+
+    def _wait_elsewhere(self) -> float:
+        """Round trips that a connection takes to open its window; beyond the limit none is new."""
+        idle_for = self._pool.idle_for
+        round_trip = self._link.round_trip or 0.0
+        if idle_for is not None:
+            return 0.0 if idle_for < _STAYS_OPEN_S else _OPENING * round_trip
+        return (1 + _OPENING) * round_trip if len(self._busy) < self._link.limit else inf
+
+    def _taken(self, connection: Connection) -> Connection:
+        connection.owner = self
+        self._busy.append(connection)
+        return connection
 
 
 class _Clients(Factory):
@@ -121,5 +214,5 @@ class _Clients(Factory):
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    def buildProtocol(self, addr: IAddress | None) -> HTTP11ClientProtocol:
-        return HTTP11ClientProtocol(self._pool.keep)
+    def buildProtocol(self, addr: IAddress | None) -> Connection:
+        return Connection(self._pool.keep, self._pool.note_single)

@@ -34,6 +34,7 @@ from .progress import Progress
 from .shield import to_its_end, uninterrupted
 from .slots import run_all
 from .streams import Sink, bucket_sink
+from .tail import Tail
 from .turns import Turn
 
 _STOCK_LIMIT = 2**31
@@ -64,6 +65,7 @@ class Pull:
         self._turn = Turn(request.priority, memo.id)
         self._incoming: IIncoming | None = None
         self._report: CommitReport | None = None
+        self._tail = Tail(parts.reactor, peer.link)
         self._sinks: set[Sink] = set()
         self._cut = Cut(1)
         self._under_way: int = memo.state.get("in_flight", 0)
@@ -154,7 +156,7 @@ class Pull:
         answer = await self._parts.retrying(
             progress, lambda: self._peer.lookup(self._request.resources, self._session, offered)
         )
-        self._codings.served(answer.codecs & offered)
+        self._codings.served((answer.codecs or frozenset()) & offered)
         wanted = self._request.originator
         if is_first and wanted is not None and wanted != answer.originator:
             raise WrongOriginator(
@@ -186,6 +188,7 @@ class Pull:
         progress.planned(incoming.instances, held, plan)
         progress.arrived(plan, sorted(set(range(len(plan))) - set(missing)))
         self._account(progress)
+        self._tail.begins(len(missing))
         await run_all(
             ((lambda n=n: self._fetch(plan, n, incoming, progress)) for n in missing),  # type: ignore[misc]
             self._peer.link.cap,
@@ -228,7 +231,7 @@ class Pull:
             link, self._memo.id, self._request, bucket_size(bucket), self._cut.target
         ) as is_free:
             try:
-                await parts.retrying(progress, get)
+                await self._tail.travel(bucket_size(bucket), lambda: parts.retrying(progress, get))
             except PeerRefused as error:
                 if error.is_unknown:
                     await self._blame_source(error, progress)

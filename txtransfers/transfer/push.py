@@ -28,6 +28,7 @@ from .progress import Progress
 from .retries import delay_before, is_worth_retrying
 from .slots import run_all
 from .streams import SLICE
+from .tail import Tail
 from .transaction import Transaction
 from .turns import Turn
 
@@ -40,6 +41,7 @@ FIND_OUT_S = 60.0
 POLL_S = 0.5
 """Seconds between two questions of how it stands; the peer waits a little itself."""
 
+_NOT_FOUND = 404
 _CONFLICT = 409
 _SERVER_ERROR = 500
 
@@ -66,6 +68,11 @@ class Push:
         self._instances: tuple[Instance, ...] = ()
         self._outcomes: list[Outcome | None] = []
         self._travelling = 0
+        self._tail = Tail(parts.reactor, peer.link)
+        self._unsent: set[int] = set()
+        """Buckets whose bytes are not all on their way."""
+        self._committing: Deferred[PushStatus] | None = None
+        """A commit that was asked for while the last buckets were on their way."""
         self._last_error: TransfersError | None = None
         """Why the last commit came to nothing although nothing is missing."""
 
@@ -88,7 +95,7 @@ class Push:
             if not transaction.path and not await self._open(progress):
                 return
             self._last_error = None
-            if await self._send_missing(progress) and await self._commit(progress):
+            if await self._send_and_commit(progress):
                 return
             if self._last_error is not None and number + 1 < ROUNDS:
                 progress.retries += 1
@@ -267,6 +274,7 @@ class Push:
         transaction.path = opened.path
         transaction.extended = opened.already_stored is not None
         transaction.codecs = opened.codecs & self._codings.offered
+        transaction.awaits = opened.awaits
         self._codings.opened(transaction.compression, transaction.codecs)
         await parts.threads.run(transaction.hold, opened.already_stored or frozenset())
         self._show(progress)
@@ -285,15 +293,33 @@ class Push:
 
     # Sending
 
+    async def _send_and_commit(self, progress: Progress) -> bool:
+        """Send what is missing, and have all committed; tells whether it is."""
+        try:
+            return await self._send_missing(progress) and await self._commit(progress)
+        except PeerRefused as error:
+            # What came again may be refused as all is there, and is being committed.
+            if self._committing is None or error.status not in (_NOT_FOUND, _CONFLICT):
+                raise
+            return await self._find_out(error, progress)
+        finally:
+            committing, self._committing = self._committing, None
+            if committing is not None:
+                committing.addErrback(lambda _failure: None)
+                committing.cancel()
+
     async def _send_missing(self, progress: Progress) -> bool:
         """PUT what is missing; tells whether the peer still knows the transaction."""
+        missing = self._transaction.missing
+        self._unsent = set(missing)
+        self._tail.begins(len(missing))
         try:
             await run_all(
-                ((lambda n=n: self._send(n, progress)) for n in self._transaction.missing),  # type: ignore[misc]
+                ((lambda n=n: self._send(n, progress)) for n in missing),  # type: ignore[misc]
                 self._peer.link.cap,
             )
         except PeerRefused as error:
-            if error.is_unknown:
+            if error.is_unknown and self._committing is None:
                 self._lost()
                 return False
             if not await self._holds_less(error, progress):
@@ -320,8 +346,10 @@ class Push:
         def on_sent(size: int) -> None:
             transaction.in_flight[number] = transaction.in_flight.get(number, 0) + size
             progress.network_size += size
-            if transaction.in_flight[number] >= bodies.length and link.may_begin_next(0):
-                is_free()
+            if transaction.in_flight[number] >= bodies.length:
+                self._sent(number)
+                if link.may_begin_next(0):
+                    is_free()
 
         def on_again() -> None:
             progress.repeated_size += transaction.in_flight.pop(number, 0)
@@ -351,21 +379,48 @@ class Push:
         ) as is_free:
             self._travelling += 1
             try:
-                await parts.retrying(progress, put)
+                await self._tail.travel(bucket_size(rest), lambda: parts.retrying(progress, put))
             finally:
                 self._travelling -= 1
         transaction.in_flight.pop(number, None)
         transaction.done.add(number)
         progress.bucket_done(bucket_size(bucket))
 
+    def _sent(self, number: int) -> None:
+        """All of a bucket is on its way. The answers to the last ones are not waited for."""
+        self._unsent.discard(number)
+        if not self._unsent and self._committing is None and self._transaction.awaits:
+            self._committing = Deferred.fromCoroutine(self._commit_after_missing())
+
     # Committing
+
+    async def _commit_after_missing(self) -> PushStatus:
+        """Have all committed once what is on its way has arrived."""
+        transaction = self._transaction
+        await self._ask_to_commit()
+        return await self._peer.commit_after(
+            transaction.path,
+            transaction.missing,
+            self._parts.limits.commit_timeout,
+            len(transaction.declared),
+            self._session,
+        )
+
+    async def _ask_to_commit(self) -> None:
+        """From now on the peer may commit: another life must know."""
+        if not self._transaction.asked_to_commit:
+            self._transaction.asked_to_commit = True
+            await self._memo.keep(self.state())
 
     async def _commit(self, progress: Progress) -> bool:
         """Have all committed; tells whether it is, or else the rest must be sent."""
         transaction, limits = self._transaction, self._parts.limits
-        if not transaction.asked_to_commit:
-            transaction.asked_to_commit = True
-            await self._memo.keep(self.state())
+        if self._committing is not None:
+            try:
+                return self._learn(await self._committing)
+            except TransfersError as error:
+                return await self._find_out(error, progress)
+        await self._ask_to_commit()
 
         async def commit() -> None:
             await self._peer.commit(transaction.path, limits.commit_timeout, self._session)

@@ -1,6 +1,6 @@
 """One push that we receive: receiving -> committing -> committed, or discarded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 
 import attrs
@@ -17,6 +17,9 @@ from ..wire.codec import Codec
 from ..wire.plan import Plan, bucket_size, rest_of, without
 from ..wire.pushes import PushRequest, PushState, PushStatus
 from .streams import Sink, bucket_sink
+
+AWAITED_S = 30.0
+"""Seconds that a commit waits for a bucket while nothing comes."""
 
 log = Logger()
 
@@ -49,7 +52,10 @@ class PushTransaction:
         self._on_committed = on_committed
         self._buckets: Plan = without(request.buckets, incoming.held)
         self._state = _State.RECEIVING
-        self._receiving: set[Sink] = set()
+        self._receiving: dict[Sink, int] = {}
+        self._arrived: set[int] = set()
+        """Numbers of the buckets that came whole, in this life."""
+        self._arrivals = Waiters()
         self._commit_waiters = Waiters()
         self._error = ""
         self._looking = False
@@ -105,18 +111,45 @@ class PushTransaction:
             rest_of(bucket, offset),
             codec or self._request.compression,
         )
-        self._receiving.add(sink)
+        self._receiving[sink] = number
         return sink
 
-    def received(self, sink: Sink) -> bool:
+    def received(self, sink: Sink, ended: bool) -> bool:
         """The body has ended, well or not, and nothing of it is being written any more.
 
         Tells whether that was not known before.
+
+        :param ended: whether all of it came, and right.
         """
-        is_news = sink in self._receiving
-        self._receiving.discard(sink)
+        number = self._receiving.pop(sink, None)
         self.last_used = self._clock.seconds()
-        return is_news
+        if number is None:
+            return False
+        if ended:
+            self._arrived.add(number)
+        self._arrivals.fire()
+        return True
+
+    async def wait_for(self, numbers: frozenset[int]) -> None:
+        """Wait until these buckets have come, in this life: they are on their way.
+
+        :raises BadState: nothing has come for :data:`AWAITED_S`.
+        :raises UnknownResource: it is being discarded.
+        """
+        while not numbers <= self._arrived:
+            self._refuse_if_ended()
+            if self.idle_for >= AWAITED_S:
+                raise BadState(
+                    f"Bucket {min(numbers - self._arrived)} has not come, for"
+                    f" {AWAITED_S:.0f} s nothing has: it cannot be committed yet"
+                )
+            waiting = self._arrivals.wait()
+            timeout = self._clock.callLater(AWAITED_S, self._arrivals.fire)
+            try:
+                await waiting
+            finally:
+                if timeout.active():
+                    timeout.cancel()
 
     @property
     def phase(self) -> PushState:
@@ -178,6 +211,8 @@ class PushTransaction:
         return await ended  # type: ignore[no-any-return]
 
     async def _commit(self) -> CommitReport:
+        # What was sent again, and came otherwise, is not to be written any more.
+        await self._cut([s for s, number in self._receiving.items() if number in self._arrived])
         for sink in list(self._receiving):
             await sink.idle()
         return await self._incoming.commit()
@@ -190,6 +225,7 @@ class PushTransaction:
         elif self._state is _State.COMMITTING:
             self._state = _State.RECEIVING
             self._error = result.getErrorMessage()
+            self._arrived.clear()  # of these, some may have to come again
             self._buckets = without(self._request.buckets, self._incoming.held)
         self._commit_waiters.fire(result)
 
@@ -207,7 +243,12 @@ class PushTransaction:
 
     async def _stop_receiving(self) -> None:
         self._state = _State.ENDED
-        for sink in list(self._receiving):
+        self._arrivals.fire()
+        await self._cut(list(self._receiving))
+
+    async def _cut(self, sinks: Sequence[Sink]) -> None:
+        """Take nothing more of these bodies."""
+        for sink in sinks:
             sink.abort()
             await sink.idle()
 

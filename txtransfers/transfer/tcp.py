@@ -13,6 +13,8 @@ _RTT = 68
 _RECEIVER_RTT = 92
 _RECEIVED = 128
 _MIN_RTT = 148
+_UNSENT_BYTES = 144
+_DELIVERY_RATE = 160
 _DELIVERED = 192
 _MICROSECOND = 1e-6
 
@@ -31,11 +33,15 @@ class TcpInfo:
     :ivar round_trip: seconds, smoothed, as the sender or the receiver sees it;
         ``least_round_trip``: the least of the last minutes.
     :ivar moved: bytes that the other end got (of whole segments, in any order), and that it sent.
+    :ivar unsent: bytes that wait for their turn; ``rate`` at which others were delivered lately,
+        bytes a second, 0 where none were.
     """
 
     round_trip: float
     least_round_trip: float
     moved: int
+    unsent: int
+    rate: int
 
 
 def tune(connection: Any, congestion: str | None) -> None:
@@ -67,13 +73,17 @@ def read(connection: Any) -> TcpInfo | None:
         return None
     if len(told) < _DELIVERED + 4:  # an old kernel
         return None
-    segment, round_trip, at_receiver, least, delivered = (
+    segment, round_trip, at_receiver, least, delivered, unsent = (
         struct.unpack_from("=I", told, offset)[0]
-        for offset in (_SEGMENT, _RTT, _RECEIVER_RTT, _MIN_RTT, _DELIVERED)
+        for offset in (_SEGMENT, _RTT, _RECEIVER_RTT, _MIN_RTT, _DELIVERED, _UNSENT_BYTES)
     )
-    (received,) = struct.unpack_from("=Q", told, _RECEIVED)
+    received, rate = (
+        struct.unpack_from("=Q", told, offset)[0] for offset in (_RECEIVED, _DELIVERY_RATE)
+    )
     return TcpInfo(
         max(round_trip, at_receiver) * _MICROSECOND,
         least * _MICROSECOND,
         delivered * segment + received,
+        unsent,
+        rate,
     )

@@ -22,6 +22,7 @@ class Transaction:
     :ivar cut: how large its buckets are.
     :ivar compression: what it was opened with, once that is decided.
     :ivar codecs: what the peer takes beside that, bucket by bucket.
+    :ivar awaits: whether it may be committed while the last buckets are on their way.
     :ivar skipped: positions, among all instances, of those that were not declared to the peer.
     :ivar held: positions, among those declared, that the peer holds and that are not sent.
     :ivar done: numbers of the buckets that have arrived.
@@ -38,6 +39,7 @@ class Transaction:
         self.asked_to_commit: bool = state.get("asked_to_commit", False)
         self.compression = Codec(state["compression"]) if state.get("compression") else None
         self.codecs = read_codecs(state.get("codecs", ()))
+        self.awaits: bool = state.get("awaits", False)
         self.skipped = from_ranges(state.get("skipped", ()), _ANY, "skipped")
         self.held = from_ranges(state.get("held", ()), _ANY, "held")
         self.done = set(from_ranges(state.get("done", ()), _ANY, "done"))
@@ -58,6 +60,7 @@ class Transaction:
             "asked_to_commit": self.asked_to_commit,
             "compression": self.compression.value if self.compression is not None else "",
             "codecs": codec_names(self.codecs),
+            "awaits": self.awaits,
             "skipped": to_ranges(self.skipped),
             "held": to_ranges(self.held),
             "done": to_ranges(self.done),
@@ -93,7 +96,7 @@ class Transaction:
         """None is open any more."""
         self.path = ""
         self.key = ""
-        self.extended = self.asked_to_commit = False
+        self.extended = self.asked_to_commit = self.awaits = False
         self.compression, self.codecs = None, frozenset()
         self.skipped = self.held = frozenset()
         self.done.clear()

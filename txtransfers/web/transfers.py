@@ -18,6 +18,7 @@ from ..threads import IThreads
 from ..transfer.bandwidth import Bandwidth
 from ..transfer.incoming import PushTransactions
 from ..transfer.peers import Peer
+from ..transfer.received_push import committed_status
 from ..transfer.streams import BucketReader, ISlices, MemorySlices
 from ..wire import messages, pushes
 from ..wire.codec import ACCEPTED_CODECS, OURS, Codec, parse_codec, parse_coding, read_codecs
@@ -72,8 +73,8 @@ class Lookup(TransfersResource):
         body = await read_body(request)
         resources = await self._threads.run(messages.parse_resources, body)
         instances = await self._store.lookup(resources)
-        offered = (request.getHeader(ACCEPTED_CODECS) or "").split(",")
-        codecs = read_codecs(name.strip() for name in offered)
+        offered = request.getHeader(ACCEPTED_CODECS)
+        codecs = read_codecs(map(str.strip, offered.split(","))) if offered is not None else None
         answer = messages.LookupAnswer(instances, self._originator, codecs)
         reply: Reply = await self._threads.run(lambda: compact(answer.to_json()))
         return reply
@@ -265,7 +266,7 @@ class Pushes(TransfersResource):
         opened = pushes.PushOpened(id_, f"/transfers/push/{id_}", None)
         if push.extension is not None:
             codecs = push.extension.codecs & OURS
-            opened = attrs.evolve(opened, already_stored=already_stored, codecs=codecs)
+            opened = attrs.evolve(opened, already_stored=already_stored, codecs=codecs, awaits=True)
         return pushes.push_opened_json(opened)
 
     def getChild(self, path: bytes, request: Request) -> Resource:
@@ -324,9 +325,10 @@ class PushCommit(TransfersResource):
         self._transactions = transactions
 
     async def post(self, request: StreamingRequest) -> Any:
-        """Verify and store all; the body counts for nothing."""
-        await self._transactions.commit(self._id)
-        return {}
+        """Verify and store all; the body counts for nothing, where it is not our extension."""
+        after = pushes.parse_commit(await read_body(request))
+        report = await self._transactions.commit(self._id, after or frozenset())
+        return {} if after is None else {"ID": self._id, **committed_status(report).to_json()}
 
 
 class PushBucket(TransfersResource):

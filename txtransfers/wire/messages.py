@@ -94,17 +94,20 @@ class TransferRequest:
 class LookupAnswer:
     """What ``/transfers/lookup`` answers: the instances, in order of ID, and who holds them.
 
-    :ivar codecs: what ``chunks`` can be had in beside none and gzip; told who asks for it only.
+    :ivar codecs: what ``chunks`` can be had in beside none and gzip; told who asks for it only,
+        by those who know that (else None).
     """
 
     instances: tuple[Instance, ...]
     originator: str
-    codecs: frozenset[Codec] = frozenset()
+    codecs: frozenset[Codec] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The value as it travels."""
         total = sum(instance.size for instance in self.instances)
-        added = {"TxTransfers": {"Codecs": codec_names(self.codecs)}} if self.codecs else {}
+        added: dict[str, Any] = {}
+        if self.codecs is not None:
+            added["TxTransfers"] = {"Codecs": codec_names(self.codecs)}
         return added | {
             "CountInstances": len(self.instances),
             "Instances": [instance_json(i) for i in self.instances],
@@ -231,7 +234,7 @@ def parse_lookup_answer(body: bytes) -> LookupAnswer:
     """A peer's answer to ``/transfers/lookup``."""
     raw = decode(body, _Lookup)
     added = _optional(raw.TxTransfers)
-    codecs = read_codecs(added.Codecs) if added is not None else frozenset()
+    codecs = read_codecs(added.Codecs) if added is not None else None
     return LookupAnswer(read_instances(raw.Instances), raw.Originator, codecs)
 
 

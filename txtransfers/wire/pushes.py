@@ -28,6 +28,7 @@ MAX_CHUNKS_PER_BUCKET = 100_000
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.ASCII)
 _LONGEST_ERROR = 1000
+_MOST_BUCKETS = 2**20
 
 
 @attrs.frozen
@@ -61,12 +62,14 @@ class PushOpened:
     :ivar already_stored: positions of the instances that need not be sent; None where the receiver
         does not know the extension.
     :ivar codecs: of those that were offered, the ones that the receiver takes.
+    :ivar awaits: whether a commit may name buckets that are still on their way.
     """
 
     id: str
     path: str
     already_stored: frozenset[int] | None
     codecs: frozenset[Codec] = frozenset()
+    awaits: bool = False
 
 
 class PushState(Enum):
@@ -139,6 +142,15 @@ class _Push(msgspec.Struct):
 class _Known(msgspec.Struct):
     AlreadyStored: list[list[int]]
     Codecs: list[str] = []
+    Awaits: bool = False
+
+
+class _After(msgspec.Struct):
+    After: list[list[int]]
+
+
+class _Commit(msgspec.Struct):
+    TxTransfers: _After | msgspec.UnsetType = msgspec.UNSET
 
 
 class _PushOpened(OpenedMessage):
@@ -196,14 +208,17 @@ def parse_push_opened(body: bytes, instances: int) -> PushOpened:
     if isinstance(known, msgspec.UnsetType):
         return PushOpened(raw.ID, raw.Path, None)
     already = from_ranges(known.AlreadyStored, instances, "AlreadyStored")
-    return PushOpened(raw.ID, raw.Path, already, read_codecs(known.Codecs))
+    return PushOpened(raw.ID, raw.Path, already, read_codecs(known.Codecs), known.Awaits)
 
 
 def push_opened_json(opened: PushOpened) -> dict[str, Any]:
     """Our answer to opening a push."""
     answer: dict[str, Any] = {"ID": opened.id, "Path": opened.path}
     if opened.already_stored is not None:
-        answer["TxTransfers"] = {"AlreadyStored": to_ranges(opened.already_stored)}
+        answer["TxTransfers"] = {
+            "AlreadyStored": to_ranges(opened.already_stored),
+            "Awaits": opened.awaits,
+        }
         if opened.codecs:
             answer["TxTransfers"]["Codecs"] = codec_names(opened.codecs)
     return answer
@@ -230,6 +245,24 @@ def parse_push_status(body: bytes, instances: int, buckets: int) -> PushStatus:
         read_size(raw.Received, "Received"),
         read_size(raw.Wasted, "Wasted"),
     )
+
+
+def commit_json(after: Iterable[int]) -> bytes:
+    """The body of a commit that is to wait for these buckets."""
+    return msgspec.json.encode({"TxTransfers": {"After": to_ranges(after)}})
+
+
+def parse_commit(body: bytes) -> frozenset[int] | None:
+    """The buckets that a commit is to wait for; None where it does not say, as the protocol's.
+
+    What else the body is counts for nothing.
+    """
+    try:
+        raw = decode(body, _Commit)
+    except BadMessage:
+        return None
+    known = raw.TxTransfers
+    return from_ranges(known.After, _MOST_BUCKETS, "After") if known else None
 
 
 def push_json(

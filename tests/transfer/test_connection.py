@@ -1,0 +1,324 @@
+"""A client's connection whose requests may stand behind each other, and who is given which."""
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.error import ConnectionLost
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web._newclient import (
+    Request,
+    RequestGenerationFailed,
+    RequestNotSent,
+    RequestTransmissionFailed,
+    ResponseFailed,
+    ResponseNeverReceived,
+)
+from twisted.web.client import readBody
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IBodyProducer
+from zope.interface import implementer
+
+from txtransfers.transfer.connection import Connection
+from txtransfers.transfer.pool import Behind, Pool
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+EMPTY = OK % 0
+LAST = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+@implementer(IBodyProducer)
+class SlowBody:
+    """A body that is written when the test says so."""
+
+    length = 4
+
+    def __init__(self) -> None:
+        self.ended: Deferred[None] = Deferred()
+        self.is_stopped = False
+
+    def startProducing(self, consumer: Any) -> "Deferred[None]":
+        self.consumer = consumer
+        return self.ended
+
+    def finish(self) -> None:
+        self.consumer.write(b"body")
+        self.ended.callback(None)
+
+    def stopProducing(self) -> None:
+        self.is_stopped = True
+
+    def pauseProducing(self) -> None:
+        pass
+
+    def resumeProducing(self) -> None:
+        pass
+
+
+class Transport(StringTransport):
+    """One that notes how it was cut."""
+
+    is_cut = False
+
+    def abortConnection(self) -> None:
+        self.is_cut = True
+
+
+def get(path: bytes = b"/x") -> Request:
+    return Request._construct(b"GET", path, Headers({"Host": ["b"]}), None, persistent=True)
+
+
+def put(body: SlowBody) -> Request:
+    return Request._construct(b"PUT", b"/x", Headers({"Host": ["b"]}), body, persistent=True)
+
+
+class ConnectionCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.idle = 0
+        self.single = 0
+        self.transport = Transport()
+        self.connection = Connection(self.count_idle, self.count_single)
+        self.connection.makeConnection(self.transport)
+
+    def count_idle(self, connection: Connection) -> None:
+        self.assertIs(self.connection, connection)
+        self.idle += 1
+
+    def count_single(self) -> None:
+        self.single += 1
+
+    def ask(self, request: Request) -> "Deferred[bytes]":
+        return self.connection.request(request).addCallback(readBody)
+
+    def receive(self, data: bytes) -> None:
+        self.connection.dataReceived(data)
+
+
+class ConnectionTests(ConnectionCase):
+    def test_one_request(self) -> None:
+        answer = self.ask(get())
+        self.assertIn(b"GET /x HTTP/1.1", self.transport.value())
+        self.receive(OK % 5)
+        self.assertEqual(self.idle, 0)
+        self.receive(b"hello")
+        self.assertEqual(self.successResultOf(answer), b"hello")
+        self.assertEqual((self.idle, self.connection.depth), (1, 0))
+
+    def test_answers_come_in_order_however_they_are_cut(self) -> None:
+        data = OK % 5 + b"first" + EMPTY + OK % 6 + b"second"
+        for size in (1, 7, len(data)):
+            self.setUp()
+            answers = [self.ask(get(b"/%d" % n)) for n in range(3)]
+            self.assertEqual(self.transport.value().count(b"GET /"), 3)
+            self.assertEqual(self.connection.depth, 3)
+            for start in range(0, len(data), size):
+                self.receive(data[start : start + size])
+            got = [self.successResultOf(answer) for answer in answers]
+            self.assertEqual(got, [b"first", b"", b"second"])
+            self.assertEqual((self.idle, self.transport.producerState), (1, "producing"))
+
+    def test_none_is_sent_into_the_body_of_another(self) -> None:
+        body = SlowBody()
+        answer = self.ask(put(body))
+        self.assertFalse(self.connection.is_usable)
+        self.failureResultOf(self.ask(get()), RequestNotSent)
+        body.finish()
+        self.assertTrue(self.connection.is_usable)
+        behind = self.ask(get())
+        self.receive(EMPTY + OK % 1 + b"!")
+        self.assertEqual(self.successResultOf(answer), b"")
+        self.assertEqual(self.successResultOf(behind), b"!")
+
+    def test_what_is_left_to_come(self) -> None:
+        self.ask(get())
+        self.assertEqual(self.connection.left, float("inf"))
+        self.receive(OK % 100_000)
+        before = self.connection.left
+        self.receive(bytes(60_000))
+        self.assertEqual(before - self.connection.left, 60_000)
+        body = SlowBody()
+        self.setUp()
+        self.ask(put(body))
+        body.finish()
+        self.assertEqual(self.connection.left, 0)
+
+    def test_an_answer_that_is_the_last(self) -> None:
+        answers = [self.ask(get()) for _ in range(2)]
+        self.receive(LAST)
+        self.assertEqual(self.successResultOf(answers[0]), b"")
+        self.failureResultOf(answers[1], ResponseNeverReceived)
+        self.assertEqual((self.single, self.idle, self.transport.is_cut), (1, 0, True))
+        self.assertFalse(self.connection.is_usable)
+
+    def test_one_that_ends_later_is_not_single(self) -> None:
+        self.ask(get())
+        self.receive(EMPTY)
+        self.ask(get())
+        self.receive(LAST)
+        self.assertEqual(self.single, 0)
+
+    def test_an_early_answer_ends_it(self) -> None:
+        """It is given; the rest of the request is not sent."""
+        body = SlowBody()
+        answer = self.ask(put(body))
+        self.receive(b"HTTP/1.1 507 Full\r\nContent-Length: 0\r\n\r\n")
+        self.assertEqual(self.successResultOf(answer), b"")
+        self.assertEqual((body.is_stopped, self.transport.is_cut, self.idle), (True, True, 0))
+
+    def test_a_broken_connection(self) -> None:
+        answers = [self.ask(get()) for _ in range(2)]
+        body = SlowBody()
+        answers.append(self.ask(put(body)))
+        self.receive(OK % 5 + b"he")
+        self.connection.connectionLost(Failure(ConnectionLost()))
+        self.failureResultOf(answers[0], ResponseFailed)
+        self.failureResultOf(answers[1], ResponseNeverReceived)
+        self.failureResultOf(answers[2], RequestTransmissionFailed)
+        self.assertTrue(body.is_stopped)
+        self.failureResultOf(self.ask(get()), RequestNotSent)
+        self.assertIsNone(self.successResultOf(self.connection.abort()))
+
+    def test_a_body_that_cannot_be_made(self) -> None:
+        body = SlowBody()
+        answer = self.ask(put(body))
+        body.ended.errback(OSError("gone"))
+        self.failureResultOf(answer, RequestGenerationFailed)
+        self.assertTrue(self.transport.is_cut)
+
+    def test_cancelled(self) -> None:
+        """The connection ends with it, and what stands behind can be asked for again."""
+        answers = [self.connection.request(get()) for _ in range(2)]
+        answers[0].cancel()
+        self.failureResultOf(answers[0], CancelledError)
+        self.failureResultOf(answers[1], ResponseNeverReceived)
+        self.assertTrue(self.transport.is_cut)
+
+    def test_no_http(self) -> None:
+        answers = [self.connection.request(get()) for _ in range(2)]
+        self.receive(b"SSH-2.0\r\n")
+        self.failureResultOf(answers[0], ResponseFailed)
+        self.failureResultOf(answers[1], ResponseNeverReceived)
+        self.assertTrue(self.transport.is_cut)
+
+    def test_more_than_was_asked_for(self) -> None:
+        for early in (False, True):
+            self.setUp()
+            if not early:
+                self.ask(get())
+            self.receive(EMPTY * (1 if early else 2))
+            self.assertTrue(self.transport.is_cut)
+
+
+class Way:
+    """A link whose figures the test sets."""
+
+    round_trip: float | None = 0.1
+    limit = 2
+    enough = 1000.0
+    rate = 10_000.0
+
+    def may_begin_next(self, left: float) -> bool:
+        return left <= self.enough
+
+    def seconds(self, size: float) -> float:
+        return size / self.rate
+
+
+class Endpoint:
+    """Connects at once, and keeps what it has made."""
+
+    def __init__(self) -> None:
+        self.made: list[Any] = []
+
+    def connect(self, factory: Any) -> "Deferred[Any]":
+        connection = factory.buildProtocol(None)
+        connection.makeConnection(Transport())
+        self.made.append(connection)
+        return succeed(connection)
+
+
+class BehindTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.pool = Pool(self.clock, 4)
+        self.way = Way()
+        self.endpoint = Endpoint()
+        self.behind = Behind(self.pool, self.way)
+
+    def tearDown(self) -> None:
+        self.successResultOf(Deferred.fromCoroutine(self.close()))
+
+    async def close(self) -> None:
+        for each in self.endpoint.made:
+            each.connectionLost(Failure(ConnectionLost()))
+        await self.pool.close()
+
+    def take(self, behind: Behind | None = None) -> Any:
+        taken = (behind or self.behind).getConnection(None, self.endpoint)  # type: ignore[arg-type]
+        return self.successResultOf(taken)
+
+    def fetch(self, connection: Any, size: int = 0) -> None:
+        """Ask for something, of which the answer's head, and all but ``size`` bytes, is there."""
+        connection.request(get()).addErrback(lambda _: None)
+        connection.dataReceived(OK % (1_000_000 + size) + bytes(1_000_000))
+
+    def test_behind_one_that_is_about_to_end(self) -> None:
+        first = self.take()
+        self.fetch(first, 1500)
+        second = self.take()
+        self.assertIsNot(second, first, "too much is left")
+        self.fetch(second, 500)
+        self.assertIs(self.take(), second)
+
+    def test_a_new_one_where_that_is_sooner(self) -> None:
+        first = self.take()
+        self.fetch(first, 900)
+        self.way.rate = 1000.0
+        second = self.take()
+        self.assertIsNot(second, first)
+        self.fetch(second, 950)
+        self.assertIs(self.take(), first, "no more than are to be busy are made for that")
+
+    def test_an_idle_one_where_its_window_is_open(self) -> None:
+        first, second = self.take(), None
+        self.fetch(first, 2000)
+        second = self.take()
+        self.fetch(second, 500)
+        first.dataReceived(bytes(2000))
+        self.assertIs(self.take(), first)
+        first.request(get()).addErrback(lambda _: None)
+        first.dataReceived(EMPTY)
+        self.clock.advance(1)
+        self.assertIs(self.take(), second, "its window has been shut")
+
+    def test_not_behind_what_belongs_to_another(self) -> None:
+        other = Behind(self.pool, self.way)
+        connection = self.take()
+        self.fetch(connection, 500)
+        self.assertIsNot(self.take(other), connection)
+        connection.dataReceived(bytes(500))
+        self.assertIs(self.take(other), connection)
+        self.fetch(connection, 500)
+        self.assertIsNot(self.take(), connection)
+
+    def test_so_many_and_no_more(self) -> None:
+        connection = self.take()
+        for _ in range(4):
+            connection.request(put_nothing()).addErrback(lambda _: None)
+            if connection.depth < 4:
+                self.assertIs(self.take(), connection)
+        self.assertIsNot(self.take(), connection)
+
+    def test_not_where_the_peer_ends_each(self) -> None:
+        first = self.take()
+        first.request(get())
+        first.dataReceived(LAST)
+        second = self.take()
+        self.fetch(second, 10)
+        self.assertIsNot(self.take(), second)
+
+
+def put_nothing() -> Request:
+    return Request._construct(b"PUT", b"/x", Headers({"Host": ["b"]}), None, persistent=True)

@@ -1,0 +1,90 @@
+"""The last buckets of a transfer: one that is late is tried on another connection."""
+
+from collections.abc import Coroutine
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from txtransfers.transfer.link import Link
+from txtransfers.transfer.tail import Tail
+
+
+class TailTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.link = Link(self.clock, 4, 64)
+        self.link.goodput, self.link.round_trip = 4e6, 0.1
+        self.tail = Tail(self.clock, self.link)
+        self.tries: list[Deferred[None]] = []
+
+    async def attempt(self) -> None:
+        self.tries.append(Deferred())
+        await self.tries[-1]
+
+    def make(self) -> Coroutine[Any, Any, None]:
+        return self.attempt()
+
+    def travel(self, size: int = 1_000_000) -> "Deferred[None]":
+        return Deferred.fromCoroutine(self.tail.travel(size, self.make))
+
+    def pass_(self, seconds: float) -> None:
+        self.clock.pump([0.1] * round(seconds / 0.1))
+
+    def test_one_that_is_late_is_tried_again_once(self) -> None:
+        self.tail.begins(1)
+        travelling = self.travel()  # which should take a second, on one of four connections
+        self.pass_(2.3)
+        self.assertEqual(len(self.tries), 1)
+        self.pass_(0.3)
+        self.assertEqual(len(self.tries), 2)
+        self.pass_(100)
+        self.assertEqual(len(self.tries), 2)
+        self.tries[1].callback(None)
+        self.successResultOf(travelling)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_in_time(self) -> None:
+        self.tail.begins(1)
+        travelling = self.travel()
+        self.pass_(2)
+        self.tries[0].callback(None)
+        self.successResultOf(travelling)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_not_while_others_wait_or_many_travel(self) -> None:
+        self.tail.begins(4)
+        travelling = [self.travel() for _ in range(3)]
+        self.pass_(100)
+        self.assertEqual(len(self.tries), 3)
+        travelling.append(self.travel())
+        self.pass_(100)
+        self.assertEqual(len(self.tries), 4)
+        for each in self.tries[:2]:
+            each.callback(None)
+        self.pass_(1)
+        self.assertEqual(len(self.tries), 6)
+        for each in self.tries[4:]:
+            each.callback(None)
+        for ended in travelling:
+            self.successResultOf(ended)
+
+    def test_not_where_nothing_is_gained(self) -> None:
+        for goodput, round_trip in ((None, 0.1), (1e6, None), (1e6, 0.001)):
+            self.link.goodput, self.link.round_trip = goodput, round_trip
+            self.tail.begins(1)
+            travelling = self.travel()
+            self.pass_(100)
+            self.assertEqual(len(self.tries), 1)
+            self.tries.pop().callback(None)
+            self.successResultOf(travelling)
+
+    def test_a_failure_is_one_and_a_pause_too(self) -> None:
+        self.tail.begins(2)
+        failing, paused = self.travel(), self.travel()
+        self.tries[0].errback(ValueError("no"))
+        self.failureResultOf(failing, ValueError)
+        paused.cancel()
+        self.failureResultOf(paused, CancelledError)
+        self.assertEqual((self.clock.getDelayedCalls(), len(self.tries)), ([], 2))
