@@ -318,13 +318,23 @@ class StagedIncoming:
         if self._discarded:
             raise errors.BadState("What was received is discarded: it cannot be committed")
         if self.report is None:
-            self._deciding = True
-            try:
-                self.report = await self._store.show_staged(self)
-                self._release()
-            finally:
-                self._settled()
+            await self._show_now()
+        assert self.report is not None
         return self.report
+
+    def _show_now(self) -> "Deferred[None]":
+        """It goes on to its end where the caller is cancelled."""
+        outcome: Deferred[None] = Deferred()
+        self._deciding = True
+        Deferred.fromCoroutine(self._show_all()).addBoth(outcome.callback)
+        return outcome
+
+    async def _show_all(self) -> None:
+        try:
+            self.report = await self._store.show_staged(self)
+            self._release()
+        finally:
+            self._settled()
 
     def _settled(self) -> None:
         self._deciding = False

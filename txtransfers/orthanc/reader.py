@@ -1,0 +1,163 @@
+"""Reads chunks of Orthanc's instances as one stream of bytes: from copies, or by ranges."""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from ..errors import SourceChanged, StorageFailure, UnknownResource
+from ..store.interfaces import IInstanceReader
+from ..transfer.streams import collecting_sink
+from ..wire.plan import Chunk
+from .catalogue import Catalogue, Known
+from .dialect import Dialect
+from .rest import OrthancRest
+from .spool import Copy, Spool
+
+AHEAD = 3
+"""Instances of a bucket whose copies come while another is read."""
+
+
+class Sources:
+    """Where the bytes of instances come from."""
+
+    def __init__(
+        self,
+        rest: OrthancRest,
+        catalogue: Catalogue,
+        spool: Spool,
+        dialect: Dialect,
+        ahead: int = AHEAD,
+    ) -> None:
+        self.rest = rest
+        self.catalogue = catalogue
+        self.spool = spool
+        self.dialect = dialect
+        self.ahead = ahead
+
+    async def read_range(self, known: Known, offset: int, size: int) -> bytes | None:
+        """Bytes of an instance, by a request of their own; None where Orthanc gives no ranges."""
+        sink, parts = collecting_sink(size)
+        headers = {"Range": f"bytes={offset}-{offset + size - 1}"}
+        path = f"/instances/{known.id}/attachments/dicom/data"
+        try:
+            answer = await self.rest.fetch(path, sink, headers)
+        except UnknownResource:
+            raise UnknownResource(
+                f"Instance {known.id} was deleted in {self.rest.who} meanwhile"
+            ) from None
+        except StorageFailure:
+            if sink.taken <= size:
+                raise
+            answer = None  # it gave more than was asked for
+        data = b"".join(parts)
+        if answer is None or answer.status != 206:
+            self.dialect.no_ranges()
+            return None
+        said = answer.header("Content-Range").partition("/")
+        if said[2] not in (str(known.size), "*", "") or not _is_of(answer.header("ETag"), known):
+            raise SourceChanged(
+                f"Instance {known.id} was replaced in {self.rest.who} meanwhile: resubmit the job"
+                " to transfer what is there now"
+            )
+        if len(data) != size:
+            raise StorageFailure(
+                f"{self.rest.who} gave {len(data)} bytes of {path}, not {size} as asked for"
+            )
+        return data
+
+
+def _is_of(tag: str, known: Known) -> bool:
+    """Whether an ETag, ``"revision-MD5"``, does not speak against it."""
+    md5 = tag.strip('"').rpartition("-")[2].lower()
+    return len(md5) != len(known.md5) or not known.md5 or md5 == known.md5
+
+
+@implementer(IInstanceReader)
+class OrthancReader:
+    """See :class:`IInstanceReader`: Orthanc is asked once what it has, before the first byte."""
+
+    def __init__(self, sources: Sources, chunks: Sequence[Chunk]) -> None:
+        self._sources = sources
+        self._chunks = deque(chunk for chunk in chunks if chunk.size)
+        self._known: dict[str, Known] | None = None
+        self._copies: dict[str, Copy] = {}
+        self._done = 0
+        self._reading = False
+        self._closed = False
+
+    def read(self, limit: int) -> "Deferred[bytes]":
+        """See :meth:`IInstanceReader.read`."""
+        self._reading = True
+        return Deferred.fromCoroutine(self._read(limit)).addBoth(self._after_read)
+
+    def _after_read(self, result: Any) -> Any:
+        self._reading = False
+        if self._closed:
+            self.close()
+        return result
+
+    def close(self) -> None:
+        """See :meth:`IInstanceReader.close`."""
+        self._closed = True
+        if not self._reading:
+            copies, self._copies = self._copies, {}
+            for copy in copies.values():
+                self._sources.spool.release(copy)
+
+    async def _read(self, limit: int) -> bytes:
+        if self._known is None and self._chunks:
+            ids = [chunk.id for chunk in self._chunks]
+            self._known = await self._sources.catalogue.describe(ids)
+        parts = []
+        left = limit
+        while left and self._chunks and not self._closed:
+            chunk = self._chunks[0]
+            wanted = min(left, chunk.size - self._done)
+            data = await self._read_chunk(chunk, chunk.offset + self._done, wanted)
+            parts.append(data)
+            left -= wanted
+            self._done += wanted
+            if self._done == chunk.size:
+                self._next()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _next(self) -> None:
+        id_ = self._chunks.popleft().id
+        self._done = 0
+        if id_ in self._copies and all(chunk.id != id_ for chunk in self._chunks):
+            self._sources.spool.release(self._copies.pop(id_))
+
+    async def _read_chunk(self, chunk: Chunk, offset: int, size: int) -> bytes:
+        known = self._find(chunk)
+        if self._sources.dialect.has_ranges:
+            data = await self._sources.read_range(known, offset, size)
+            if data is not None:
+                return data
+        return await self._sources.spool.read(self._copy(known), offset, size)
+
+    def _find(self, chunk: Chunk) -> Known:
+        assert self._known is not None
+        known = self._known.get(chunk.id)
+        who = self._sources.rest.who
+        if known is None:
+            raise UnknownResource(f"Instance {chunk.id} is not in {who} any more")
+        if chunk.offset + chunk.size > known.size:
+            raise StorageFailure(
+                f"Instance {chunk.id} has {known.size} bytes in {who}, fewer than the"
+                f" {chunk.offset + chunk.size} that are to be read"
+            )
+        return known
+
+    def _copy(self, known: Known) -> Copy:
+        """The copy of an instance; those of the next ones come meanwhile."""
+        assert self._known is not None
+        for number, chunk in enumerate(self._chunks):
+            if number > self._sources.ahead:
+                break
+            ahead = self._known.get(chunk.id)
+            if ahead is not None and chunk.id not in self._copies:
+                self._copies[chunk.id] = self._sources.spool.use(ahead)
+        return self._copies[known.id]
