@@ -262,7 +262,7 @@ class Daemon(Service):
                 count,
                 settings.maximum_storage_size,
             )
-        agents = connect(self._reactor, settings.store, settings.http_timeout, self._congestion)
+        agents = connect(self._reactor, settings.store, settings.http_timeout, None)
         return OrthancStore(
             settings.storage_directory,
             OrthancRest(

@@ -230,13 +230,16 @@ class Importer:
 
     async def _post(self, work: Work, entry: Entry) -> str:
         """Send what is new; gives the status that Orthanc tells, or that it comes again."""
-        again = entry.is_sent
+        again = [entry.is_sent]
         entry.is_sent = True
-        status = await self._send(work.path(entry), entry.size, entry.id)
-        return _SENT_AGAIN if again and status == _ALREADY_STORED else status
+        on_again = partial(again.append, True)
+        status = await self._send(work.path(entry), entry.size, entry.id, on_again)
+        return _SENT_AGAIN if any(again) and status == _ALREADY_STORED else status
 
-    async def _send(self, path: str, size: int, id_: str) -> str:
-        told = await self._rest.upload(file_body(self._threads, path, size))
+    async def _send(
+        self, path: str, size: int, id_: str, on_again: Callable[[], None] = lambda: None
+    ) -> str:
+        told = await self._rest.upload(file_body(self._threads, path, size), on_again)
         status = told.get("Status") if isinstance(told, dict) else None
         if status == "FilteredOut":
             raise errors.StorageFailure(

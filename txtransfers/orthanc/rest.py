@@ -119,10 +119,13 @@ class OrthancRest:
         answer = await self.request("POST", path, make)
         return await self._parse(answer, path)
 
-    async def upload(self, make: Make) -> Any:
-        """``POST /instances`` with the bytes of a DICOM file: what Orthanc says became of it."""
+    async def upload(self, make: Make, on_again: Callable[[], None]) -> Any:
+        """``POST /instances`` with the bytes of a DICOM file: what Orthanc says became of it.
+
+        :param on_again: called when it is sent once more, though Orthanc may have got it.
+        """
         headers = {"Content-Type": "application/dicom"}
-        answer = await self.request("POST", "/instances", make, headers, again=False)
+        answer = await self.request("POST", "/instances", make, headers, on_again=on_again)
         return await self._parse(answer, "/instances")
 
     async def delete(self, path: str) -> None:
@@ -154,18 +157,15 @@ class OrthancRest:
         headers: Mapping[str, str] | None = None,
         accepted: Collection[int] = (200,),
         sink: Sink | None = None,
-        again: bool = True,
+        on_again: Callable[[], None] = lambda: None,
     ) -> Answer:
-        """One request; if a warm connection turns out to be gone, once more on a new one.
-
-        :param again: false where it must be known whether Orthanc may have got it.
-        """
-        client = self._warm if again else self._fresh
+        """One request; if a warm connection turns out to be gone, once more on a new one."""
         try:
-            return await self._try(client, method, path, make, headers, accepted, sink)
+            return await self._try(self._warm, method, path, make, headers, accepted, sink)
         except (ResponseNeverReceived, RequestTransmissionFailed) as error:
-            if not again or (sink is not None and sink.taken):
+            if sink is not None and sink.taken:
                 self._explain(error, method, path)
+            on_again()
         except Exception as error:
             self._explain(error, method, path)
         try:
