@@ -118,7 +118,10 @@ class Importer:
             if work.record.state is not State.IMPORTING:
                 await self._threads.run(self._journal.set_state, name, State.IMPORTING)
                 work.record.state = State.IMPORTING
-            await self._each(work.record.entries, partial(self._import, work))
+            # What replaces something comes last: until then nothing is lost for others, either.
+            for replaces in (False, True):
+                some = [e for e in work.record.entries if (e.before is not None) is replaces]
+                await self._each(some, partial(self._import, work))
         except errors.TransfersError as error:
             raise await self._failed(work, error) from error
         self._step("all imported")
@@ -294,8 +297,8 @@ class Importer:
             )
             return _of(
                 error,
-                f"{error}. What this transfer had added to {self._rest.who} ({added} instances) is"
-                " taken back as soon as it can be reached",
+                f"{error}. What this transfer had added ({added} instances) cannot be taken back"
+                f" now, and is later: {later}",
             )
         return _of(
             error, f"{error}. What this transfer had added ({added} instances) was taken back"
