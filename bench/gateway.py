@@ -69,7 +69,7 @@ def _sites(folder: Path, places: Sequence[Place], stack: ExitStack) -> tuple[Sit
             **access,
             "HttpBindAddresses": [here.address],
             "OrthancPeers": peers_of(name, other, url),
-            "Store": in_front_of(orthanc),
+            "Store": in_front_of(orthanc, CacheSize=1),
         }
         gateway = Daemon(name, folder / "gateway", gateways[number], own, here)
         for daemon in (orthanc, gateway):

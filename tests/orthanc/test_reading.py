@@ -1,7 +1,7 @@
 """What is read from Orthanc: how often it is asked, what is kept, and what is caught."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from twisted.internet import error as net
 from twisted.internet.defer import Deferred
@@ -12,7 +12,7 @@ from tests.dicom_files import make
 from tests.orthanc.fake_orthanc import Stored, md5
 from tests.orthanc.harness import StoreTestCase
 from txtransfers import errors
-from txtransfers.orthanc import catalogue
+from txtransfers.orthanc import catalogue, reader
 from txtransfers.wire.messages import Level, Resource
 from txtransfers.wire.plan import Chunk, Instance
 
@@ -95,9 +95,53 @@ class CatalogueTests(StoreTestCase):
             self.assertIn("is Store.Url that of an Orthanc?", str(error))
 
 
+class SmallTests(StoreTestCase):
+    """Instances that are read whole, without a copy."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.ids = [self.orthanc.put(make(n)) for n in range(9)]
+        self.size = len(make(1))
+
+    def test_the_next_ones_come_meanwhile(self) -> None:
+        opened = self.store.open([Chunk(id_, 0, self.size) for id_ in self.ids])
+        self.now(opened.read(10))
+        self.assertEqual(self.orthanc.count("GET", "/data"), 4)
+        opened.close()
+        self.assertEqual(os.listdir(os.path.join(self.folder, "spool")), [])
+
+    def test_not_more_than_memory_allows(self) -> None:
+        self.patch(reader, "_MOST_AHEAD", 2 * self.size)
+        opened = self.store.open([Chunk(id_, 0, self.size) for id_ in self.ids])
+        self.now(opened.read(10))
+        self.assertEqual(self.orthanc.count("GET", "/data"), 2)
+        opened.close()
+
+    def test_one_that_changes_while_it_comes(self) -> None:
+        self.now(self.store.find(self.ids))
+        stored = self.orthanc.stored[self.ids[0]]
+        for data in (b"x" * self.size, b"x" * (self.size + 1), b"x"):
+            changed = Stored(data, stored.header, stored.uuid)
+            self.orthanc.trouble = self.replacing(self.ids[0], changed)
+            opened = self.store.open([Chunk(self.ids[0], 0, self.size)])
+            self.fails(opened.read(2**20), errors.SourceChanged)
+            opened.close()
+            self.orthanc.stored[self.ids[0]] = stored
+
+    def replacing(self, id_: str, changed: Stored) -> Callable[[str, str], None]:
+        """It is replaced when its bytes are asked for."""
+
+        def trouble(_method: str, path: str) -> None:
+            if path.endswith("/data"):
+                self.orthanc.stored[id_] = changed
+
+        return trouble
+
+
 class CopyTests(StoreTestCase):
     def setUp(self) -> None:
         super().setUp()
+        self.patch(reader, "SMALL", 0)
         self.data = make(1, filler=50_000)
         self.id = self.orthanc.put(self.data)
 
@@ -110,16 +154,16 @@ class CopyTests(StoreTestCase):
             self.store.open([Chunk(self.id, start, min(9000, size - start))])
             for start in range(0, size, 9000)
         ]
-        parts = [self.now(reader.read(2**20)) for reader in readers]
+        parts = [self.now(opened.read(2**20)) for opened in readers]
         self.assertEqual(b"".join(parts), self.data)
         self.assertEqual(self.orthanc.count("GET", "/file"), 1)
 
     def test_the_next_instances_come_meanwhile(self) -> None:
         ids = [self.orthanc.put(make(n)) for n in range(9)]
-        reader = self.store.open([Chunk(id_, 0, 100) for id_ in ids])
-        self.now(reader.read(10))
+        opened = self.store.open([Chunk(id_, 0, 100) for id_ in ids])
+        self.now(opened.read(10))
         self.assertEqual(self.orthanc.count("GET", "/file"), 4)
-        reader.close()
+        opened.close()
 
     def test_the_oldest_copies_go_first_never_those_in_use(self) -> None:
         ids = [self.orthanc.put(make(n, filler=1000)) for n in range(2, 6)]
@@ -155,10 +199,10 @@ class CopyTests(StoreTestCase):
         self.now(self.store.find([self.id]))
         stored = self.orthanc.stored[self.id]
         self.orthanc.stored[self.id] = Stored(self.data[:-1] + b"x", stored.header, stored.uuid)
-        reader = self.store.open([Chunk(self.id, 0, len(self.data))])
-        error = self.fails(reader.read(2**20), errors.SourceChanged)
+        opened = self.store.open([Chunk(self.id, 0, len(self.data))])
+        error = self.fails(opened.read(2**20), errors.SourceChanged)
         self.assertIn(self.id, str(error))
-        reader.close()
+        opened.close()
         self.assertEqual(self.spooled(), [])
 
     def test_one_that_is_cut_short_is_fetched_again(self) -> None:
@@ -183,6 +227,7 @@ class CopyTests(StoreTestCase):
 class RangeTests(StoreTestCase):
     def setUp(self) -> None:
         super().setUp()
+        self.patch(reader, "SMALL", 0)
         self.data = make(1, filler=5000)
         self.id = self.orthanc.put(self.data)
         self.orthanc.version = "1.12.6"
@@ -202,11 +247,11 @@ class RangeTests(StoreTestCase):
 
     def test_one_that_is_replaced_between_two_parts(self) -> None:
         self.now(self.store.find([self.id]))
-        reader = self.store.open([Chunk(self.id, 0, len(self.data))])
-        self.now(reader.read(1000))
+        opened = self.store.open([Chunk(self.id, 0, len(self.data))])
+        self.now(opened.read(1000))
         self.orthanc.put(make(1, filler=5000, PatientSex="M"))
-        self.fails(reader.read(1000), errors.SourceChanged)
-        reader.close()
+        self.fails(opened.read(1000), errors.SourceChanged)
+        opened.close()
 
     def test_where_it_stores_compressed_copies_are_made(self) -> None:
         self.orthanc.is_compressed = True

@@ -11,7 +11,10 @@ from ..errors import StorageFailure
 from ..store.staging import disk_error
 from ..threads import IThreads
 from ..transfer.client import Stall
-from ..transfer.streams import SLICE, RequestBody, Sink
+from ..transfer.streams import RequestBody, Sink
+
+_SLICE = 2**20
+"""Bytes of a file that are read at once: most instances have fewer."""
 
 
 class FileSlices:
@@ -25,7 +28,7 @@ class FileSlices:
 
     async def read(self) -> bytes:
         """See :meth:`.streams.ISlices.read`."""
-        wanted = min(SLICE, self._size - self._done)
+        wanted = min(_SLICE, self._size - self._done)
         if not wanted:
             return b""
         data: bytes = await self._threads.run(read_at, self._path, self._done, wanted)

@@ -7,17 +7,23 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from ..errors import SourceChanged, StorageFailure, UnknownResource
+from ..errors import StorageFailure, UnknownResource
 from ..store.interfaces import IInstanceReader
+from ..transfer.parts import STREAMED
+from ..transfer.slots import Slots
 from ..transfer.streams import collecting_sink
 from ..wire.plan import Chunk
 from .catalogue import Catalogue, Known
 from .dialect import Dialect
 from .rest import OrthancRest
-from .spool import Copy, Spool
+from .spool import Copy, Spool, changed, deleted, fetch_small, md5_of_tag
 
 AHEAD = 3
-"""Instances of a bucket whose copies come while another is read."""
+"""Instances of a bucket that come while another is read."""
+SMALL = 2**20
+"""Bytes of an instance that is read without a copy on the disk."""
+_MOST_AHEAD = STREAMED
+"""Bytes of small instances that wait in memory."""
 
 
 class Sources:
@@ -29,12 +35,15 @@ class Sources:
         catalogue: Catalogue,
         spool: Spool,
         dialect: Dialect,
+        fetching: Slots,
         ahead: int = AHEAD,
     ) -> None:
+        """:param fetching: who may fetch. :param ahead: see :data:`AHEAD`."""
         self.rest = rest
         self.catalogue = catalogue
         self.spool = spool
         self.dialect = dialect
+        self.fetching = fetching
         self.ahead = ahead
 
     async def read_range(self, known: Known, offset: int, size: int) -> bytes | None:
@@ -45,9 +54,7 @@ class Sources:
         try:
             answer = await self.rest.fetch(path, sink, headers)
         except UnknownResource:
-            raise UnknownResource(
-                f"Instance {known.id} was deleted in {self.rest.who} meanwhile"
-            ) from None
+            raise deleted(self.rest, known) from None
         except StorageFailure:
             if sink.taken <= size:
                 raise
@@ -57,22 +64,15 @@ class Sources:
             self.dialect.no_ranges()
             return None
         said = answer.header("Content-Range").partition("/")
-        if said[2] not in (str(known.size), "*", "") or not _is_of(answer.header("ETag"), known):
-            raise SourceChanged(
-                f"Instance {known.id} was replaced in {self.rest.who} meanwhile: resubmit the job"
-                " to transfer what is there now"
-            )
+        told = md5_of_tag(answer.header("ETag"))
+        is_other = bool(told and known.md5) and told != known.md5
+        if is_other or said[2] not in (str(known.size), "*", ""):
+            raise changed(self.rest, known)
         if len(data) != size:
             raise StorageFailure(
                 f"{self.rest.who} gave {len(data)} bytes of {path}, not {size} as asked for"
             )
         return data
-
-
-def _is_of(tag: str, known: Known) -> bool:
-    """Whether an ETag, ``"revision-MD5"``, does not speak against it."""
-    md5 = tag.strip('"').rpartition("-")[2].lower()
-    return len(md5) != len(known.md5) or not known.md5 or md5 == known.md5
 
 
 @implementer(IInstanceReader)
@@ -84,6 +84,8 @@ class OrthancReader:
         self._chunks = deque(chunk for chunk in chunks if chunk.size)
         self._known: dict[str, Known] | None = None
         self._copies: dict[str, Copy] = {}
+        self._small: dict[str, Deferred[bytes]] = {}
+        self._data = b""
         self._done = 0
         self._reading = False
         self._closed = False
@@ -106,6 +108,11 @@ class OrthancReader:
             copies, self._copies = self._copies, {}
             for copy in copies.values():
                 self._sources.spool.release(copy)
+            small, self._small = self._small, {}
+            for coming in small.values():
+                coming.addErrback(lambda _failure: None)
+                coming.cancel()
+            self._data = b""
 
     async def _read(self, limit: int) -> bytes:
         if self._known is None and self._chunks:
@@ -127,16 +134,37 @@ class OrthancReader:
     def _next(self) -> None:
         id_ = self._chunks.popleft().id
         self._done = 0
+        self._data = b""
         if id_ in self._copies and all(chunk.id != id_ for chunk in self._chunks):
             self._sources.spool.release(self._copies.pop(id_))
 
     async def _read_chunk(self, chunk: Chunk, offset: int, size: int) -> bytes:
         known = self._find(chunk)
+        if _is_small(chunk, known):
+            if not self._data:
+                self._fetch_ahead()
+                self._data = await self._small.pop(chunk.id)
+            return self._data[offset : offset + size]
         if self._sources.dialect.has_ranges:
             data = await self._sources.read_range(known, offset, size)
             if data is not None:
                 return data
         return await self._sources.spool.read(self._copy(known), offset, size)
+
+    def _fetch_ahead(self) -> None:
+        """Have this and the next small instances come."""
+        assert self._known is not None
+        waiting = 0
+        for number, chunk in enumerate(self._chunks):
+            known = self._known.get(chunk.id)
+            if known is None or not _is_small(chunk, known):
+                return
+            waiting += known.size
+            if number and (number > self._sources.ahead or waiting > _MOST_AHEAD):
+                return
+            if chunk.id not in self._small:
+                coming = fetch_small(self._sources.rest, self._sources.fetching, known)
+                self._small[chunk.id] = Deferred.fromCoroutine(coming)
 
     def _find(self, chunk: Chunk) -> Known:
         assert self._known is not None
@@ -161,3 +189,7 @@ class OrthancReader:
             if ahead is not None and chunk.id not in self._copies:
                 self._copies[chunk.id] = self._sources.spool.use(ahead)
         return self._copies[known.id]
+
+
+def _is_small(chunk: Chunk, known: Known) -> bool:
+    return chunk.size == known.size <= SMALL

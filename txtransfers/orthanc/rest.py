@@ -10,13 +10,12 @@ from typing import Any, NoReturn, TypeVar
 
 import attrs
 import msgspec
-from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 from twisted.web._newclient import ParseError
 from twisted.web.client import RequestTransmissionFailed, ResponseNeverReceived
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IBodyProducer
+from twisted.web.iweb import IAgent, IBodyProducer
 
 from ..config import OrthancSettings
 from ..errors import (
@@ -38,6 +37,8 @@ T = TypeVar("T")
 
 _MAX_ANSWER = 64 * 2**20
 """Bytes of a JSON answer: a series of half a million instances."""
+_SMALL_ANSWER = 4096
+"""One that is parsed sooner than a thread could be told to."""
 _ERROR_SIZE = 64 * 1024
 _RETRIES = 5
 """Of one request that found Orthanc busy, restarting or unreachable: half a minute in all."""
@@ -82,8 +83,6 @@ class OrthancRest:
         self._clock = clock
         self._timeout = settings.timeout or http_timeout
         self._agents = agents
-        self._warm = HTTPClient(agents.warm)
-        self._fresh = HTTPClient(agents.fresh)
         headers = dict(settings.headers)
         if settings.username:
             pair = f"{settings.username}:{settings.password}".encode()
@@ -140,6 +139,8 @@ class OrthancRest:
 
     async def _parse(self, answer: Answer, path: str) -> Any:
         try:
+            if len(answer.body) <= _SMALL_ANSWER:
+                return msgspec.json.decode(answer.body)
             return await self.threads.run(msgspec.json.decode, answer.body)
         except (msgspec.DecodeError, RecursionError):
             raise StorageFailure(
@@ -161,7 +162,7 @@ class OrthancRest:
     ) -> Answer:
         """One request; if a warm connection turns out to be gone, once more on a new one."""
         try:
-            return await self._try(self._warm, method, path, make, headers, accepted, sink)
+            return await self._try(self._agents.warm, method, path, make, headers, accepted, sink)
         except (ResponseNeverReceived, RequestTransmissionFailed) as error:
             if sink is not None and sink.taken:
                 self._explain(error, method, path)
@@ -169,13 +170,13 @@ class OrthancRest:
         except Exception as error:
             self._explain(error, method, path)
         try:
-            return await self._try(self._fresh, method, path, make, headers, accepted, sink)
+            return await self._try(self._agents.fresh, method, path, make, headers, accepted, sink)
         except Exception as error:
             self._explain(error, method, path)
 
     async def _try(
         self,
-        client: HTTPClient,
+        agent: IAgent,
         method: str,
         path: str,
         make: Make | None,
@@ -184,14 +185,13 @@ class OrthancRest:
         sink: Sink | None,
     ) -> Answer:
         stall = Stall(self._clock, self._timeout)
+        named = {**self._headers, **(headers or {})}
         response: Any = await stall.watch(
-            client.request(
-                method,
-                self.url + path,
-                headers=Headers({k: [v] for k, v in {**self._headers, **(headers or {})}.items()}),
-                data=make(stall) if make is not None else None,
-                allow_redirects=False,
-                unbuffered=True,
+            agent.request(
+                method.encode(),
+                (self.url + path).encode("ascii"),
+                Headers({name: [text] for name, text in named.items()}),
+                make(stall) if make is not None else None,
             )
         )
         if response.code in accepted and sink is not None:

@@ -5,7 +5,9 @@ come. Copies that nobody uses are removed, the oldest first, where all would tak
 ``CacheSize``. What has come is compared with the MD5 that Orthanc told.
 """
 
+import hashlib
 import os
+import re
 import shutil
 from collections import OrderedDict
 from collections.abc import Callable
@@ -23,13 +25,13 @@ from ..errors import (
 )
 from ..store.staging import disk_error
 from ..transfer.slots import Slots
+from ..transfer.streams import collecting_sink
 from ..waiters import Waiters
 from .catalogue import Known
 from .files import Download, make_file, read_at
 from .rest import OrthancRest
 
-_AT_ONCE = 16
-"""Instances that are fetched at once; each takes up to 1 MB of memory."""
+_TAG = re.compile(r'"\d+-([0-9a-f]{32})"\Z', re.ASCII)
 
 
 @attrs.define(eq=False)
@@ -67,8 +69,9 @@ class Spool:
         folder: str,
         budget: int,
         check_disk: Callable[[int], None],
+        fetching: Slots,
     ) -> None:
-        """:param budget: ``CacheSize``, in bytes.
+        """:param budget: ``CacheSize``, in bytes. :param fetching: who may fetch.
 
         :param check_disk: refuses so many bytes where the disk has no room; blocking.
         """
@@ -76,7 +79,7 @@ class Spool:
         self._folder = folder
         self._budget = budget
         self._check_disk = check_disk
-        self._fetching = Slots(_AT_ONCE)
+        self._fetching = fetching
         self._copies: OrderedDict[tuple[str, str], Copy] = OrderedDict()
         self._size = 0
         self._numbers = count()
@@ -170,7 +173,7 @@ class Spool:
 
         def came(taken: int) -> None:
             if taken > known.size:
-                raise self._changed(known)
+                raise changed(self._rest, known)
             copy.available = max(copy.available, taken)
             copy.waiters.fire()
 
@@ -178,20 +181,12 @@ class Spool:
         try:
             await self._rest.fetch(f"/instances/{known.id}/file", download.sink)
         except UnknownResource:
-            raise UnknownResource(
-                f"Instance {known.id} was deleted in {self._rest.who} meanwhile"
-            ) from None
+            raise deleted(self._rest, known) from None
         finally:
             os.close(file)
         if download.taken != known.size or known.md5 not in ("", download.md5):
-            raise self._changed(known)
+            raise changed(self._rest, known)
         copy.md5 = download.md5
-
-    def _changed(self, known: Known) -> SourceChanged:
-        return SourceChanged(
-            f"Instance {known.id} is not in {self._rest.who} any more as it was ({known.size} bytes"
-            f" with MD5 {known.md5 or 'not known'}): resubmit the job to transfer what is there now"
-        )
 
     def _failed(self, failure: Failure, copy: Copy) -> None:
         copy.failure = failure
@@ -199,6 +194,54 @@ class Spool:
         copy.waiters.fire()
         if not failure.check(TransfersError):
             failure.raiseException()
+
+
+async def fetch_small(rest: OrthancRest, fetching: Slots, known: Known) -> bytes:
+    """The whole of an instance that needs no file here."""
+    async with fetching.slot():
+        return await rest.retrying(lambda: _fetch_small(rest, known))
+
+
+async def _fetch_small(rest: OrthancRest, known: Known) -> bytes:
+    sink, parts = collecting_sink(known.size)
+    try:
+        answer = await rest.fetch(f"/instances/{known.id}/attachments/dicom/data", sink)
+    except UnknownResource:
+        raise deleted(rest, known) from None
+    except StorageFailure:
+        if sink.taken > known.size:
+            raise changed(rest, known) from None
+        raise
+    told = md5_of_tag(answer.header("ETag"))
+    data = b"".join(parts)
+    if known.md5 and not told:
+        told = await rest.threads.run(_md5, data)
+    if len(data) != known.size or (known.md5 and told != known.md5):
+        raise changed(rest, known)
+    return data
+
+
+def md5_of_tag(tag: str) -> str:
+    """What Orthanc says in an ETag, ``"revision-MD5"``, of what it gives; empty if it does not."""
+    match = _TAG.match(tag)
+    return match[1] if match is not None else ""
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def changed(rest: OrthancRest, known: Known) -> SourceChanged:
+    """The error for an instance that is not what it was."""
+    return SourceChanged(
+        f"Instance {known.id} is not in {rest.who} any more as it was ({known.size} bytes with MD5"
+        f" {known.md5 or 'not known'}): resubmit the job to transfer what is there now"
+    )
+
+
+def deleted(rest: OrthancRest, known: Known) -> UnknownResource:
+    """The error for an instance that is gone."""
+    return UnknownResource(f"Instance {known.id} was deleted in {rest.who} meanwhile")
 
 
 def _unlink(path: str) -> None:

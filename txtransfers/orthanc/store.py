@@ -26,6 +26,7 @@ from ..store.interfaces import CommitReport, IIncoming, IInstanceReader, IInstan
 from ..store.reception import StagedIncoming
 from ..store.staging_store import StagingStore
 from ..threads import IThreads
+from ..transfer.slots import Slots
 from ..waiters import Waiters
 from ..wire.messages import Resource
 from ..wire.plan import Chunk, Instance
@@ -40,6 +41,8 @@ from .spool import Spool
 _FOLDER = "gateway"
 _SPOOL = "spool"
 _JOURNAL_FILE = "imports.sqlite"
+_FETCHED_AT_ONCE = 16
+"""Instances that are fetched at once; each takes up to 1 MB of memory."""
 _FIRST_PAUSE_S = 2.0
 _LONGEST_PAUSE_S = 60.0
 """Seconds between two looks at imports that could not be ended."""
@@ -76,10 +79,13 @@ class OrthancStore(StagingStore):
         self._clock = clock
         self._rest = rest
         self._journal = ImportJournal(os.path.join(own, _JOURNAL_FILE))
-        self._spool = Spool(rest, os.path.join(folder, _SPOOL), cache_size, self.space.check_disk)
+        fetching = Slots(_FETCHED_AT_ONCE)
+        self._spool = Spool(
+            rest, os.path.join(folder, _SPOOL), cache_size, self.space.check_disk, fetching
+        )
         self._catalogue = Catalogue(rest, self._spool.read_md5)
         self.dialect = Dialect(rest)
-        self._sources = Sources(rest, self._catalogue, self._spool, self.dialect, ahead)
+        self._sources = Sources(rest, self._catalogue, self._spool, self.dialect, fetching, ahead)
         self._importer = Importer(
             rest,
             self._catalogue,
