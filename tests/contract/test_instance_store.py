@@ -16,6 +16,7 @@ from zope.interface.verify import verifyObject
 from tests.dicom_files import make
 from tests.orthanc.fake_orthanc import FakeOrthanc, settings
 from txtransfers import errors
+from txtransfers.orthanc import reader
 from txtransfers.orthanc.connection import Agents
 from txtransfers.orthanc.rest import OrthancRest
 from txtransfers.orthanc.store import OrthancStore
@@ -680,6 +681,13 @@ class OrthancStoreTests(_Suite, SynchronousTestCase):
         del self.orthanc.stored[id_]
 
 
+class CopyingOrthancStoreTests(OrthancStoreTests):
+    """The same where each instance is copied to the disk while it is read."""
+
+    def prepare(self) -> None:
+        self.patch(reader, "SMALL", 0)
+
+
 class OldOrthancStoreTests(OrthancStoreTests):
     """One that can do less, and keeps no MD5s."""
 
@@ -693,6 +701,7 @@ class NewOrthancStoreTests(OrthancStoreTests):
     def prepare(self) -> None:
         self.orthanc.version = "1.12.6"
         self.orthanc.has_ranges = self.orthanc.overwrites = True
+        self.patch(reader, "SMALL", 0)
         self.store.begin()
 
 

@@ -1,9 +1,13 @@
 """Real Orthancs with daemons in front of them: what is moved, and what is so afterwards."""
 
+import json
+from io import BytesIO
+
 from demo import dataset
-from tests.dicom_files import make
+from tests.dicom_files import make, variety
 from tests.functional.gateways import GatewayTestCase
 from tests.functional.live import peer_url, wait_until
+from txtransfers.store.dicom import read_header
 
 COMPRESSIONS = ("none", "gzip", "auto")
 
@@ -24,6 +28,30 @@ class GatewayTests(GatewayTestCase):
                 self.assert_content(at_b, files)
                 self.empty(at_b)
         self.assertEqual([], self.left_in("A") + self.left_in("B"))
+
+    def test_files_of_every_kind(self) -> None:
+        """Our identifiers are Orthanc's, and no byte is changed."""
+        at_a, a, at_b, b = self.gateways()
+        stored = {}
+        for kind, data in variety().items():
+            ids = read_header(BytesIO(data), len(data)).ids
+            told = json.loads(at_a.client.request("POST", "/instances", data))
+            self.assertEqual("Success", told["Status"], kind)
+            theirs = [told[name] for name in ("ID", "ParentSeries", "ParentStudy", "ParentPatient")]
+            self.assertEqual([ids.instance, ids.series, ids.study, ids.patient], theirs, kind)
+            stored[told["ID"]] = data
+        stored |= self.fill(at_a, [make(1, 1, 40), *self.no_preamble()])
+        self.assert_content(at_a, stored)
+        wanted = self.resources(at_a)
+        for daemon, route, peer in ((a, "send", "B"), (b, "pull", "A")):
+            self.transfer(daemon, route, wanted, peer, Compression="gzip")
+            self.assert_content(at_b, stored)
+            self.empty(at_b)
+
+    def no_preamble(self) -> list[bytes]:
+        """Real files that begin without one, as far as Orthanc takes such."""
+        files = [path.read_bytes() for path in dataset.shipped()]
+        return [data for data in files if data[128:132] != b"DICM"]
 
     def test_what_is_there_does_not_travel(self) -> None:
         at_a, a, at_b, _b = self.gateways()

@@ -77,6 +77,7 @@ class FakeOrthanc:
         self.has_ranges = False
         self.is_compressed = False
         self.filters: Callable[[Header], bool] = lambda _header: True
+        self.changes: Callable[[bytes], bytes] = lambda data: data
         self.asked: list[tuple[str, str]] = []
         self.headers: list[Headers] = []
         self.trouble: Trouble = lambda _method, _path: None
@@ -183,7 +184,8 @@ class FakeOrthanc:
         children = sorted({getattr(stored.header.ids, attribute) for stored in below})
         return _json({"ID": id_, child: children})
 
-    def _store(self, data: bytes) -> "_Response":
+    def _store(self, sent: bytes) -> "_Response":
+        data = self.changes(sent)
         try:
             header = read_header(BytesIO(data), len(data))
         except BadDicom:

@@ -124,6 +124,14 @@ class ImportTests(StoreTestCase):
             ),
         )
 
+    def test_one_that_changes_what_it_receives(self) -> None:
+        """What it made of it is taken back, too."""
+        self.orthanc.changes = lambda data: data.replace(b"P1", b"P7")
+        self.filter_last()
+        incoming = self.receive(*self.files)
+        self.fails(incoming.commit(), errors.StorageFailure)
+        self.assertEqual(self.orthanc.files(), {self.other})
+
     def test_an_answer_that_is_lost(self) -> None:
         lost = []
 

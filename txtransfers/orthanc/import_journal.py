@@ -42,7 +42,7 @@ class Entry:
     :ivar before: the MD5 of what was there; None: nothing was.
     :ivar is_foreign: somebody else added it meanwhile: it is never taken back.
     :ivar is_sent: whether Orthanc may have got it, as far as this life knows.
-    :ivar is_ours: whether Orthanc said that it stored it.
+    :ivar is_ours: whether Orthanc said that it stored it. :ivar stored_as: under which identifier.
     """
 
     position: int
@@ -53,6 +53,7 @@ class Entry:
     is_foreign: bool = False
     is_sent: bool = False
     is_ours: bool = False
+    stored_as: str = ""
 
 
 @attrs.define

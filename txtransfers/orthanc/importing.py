@@ -22,6 +22,7 @@ from ..store.reception import StagedIncoming
 from ..store.staging import sync_file
 from ..threads import IThreads
 from ..waiters import Waiters
+from ..wire.identifiers import is_identifier
 from .catalogue import Catalogue, Known, same
 from .files import Download, file_body, make_file
 from .import_journal import Entry, ImportJournal, Record, State
@@ -236,12 +237,21 @@ class Importer:
         again = [entry.is_sent]
         entry.is_sent = True
         on_again = partial(again.append, True)
-        status = await self._send(work.path(entry), entry.size, entry.id, on_again)
+        status, id_ = await self._send(work.path(entry), entry.size, on_again)
+        if id_ != entry.id:
+            log.warn(
+                "{who} stored instance {id} as {other}: something there changes what it receives",
+                who=self._rest.who,
+                id=entry.id,
+                other=id_[:100],
+            )
+        entry.stored_as = id_
         return _SENT_AGAIN if any(again) and status == _ALREADY_STORED else status
 
     async def _send(
-        self, path: str, size: int, id_: str, on_again: Callable[[], None] = lambda: None
-    ) -> str:
+        self, path: str, size: int, on_again: Callable[[], None] = lambda: None
+    ) -> tuple[str, str]:
+        """Send a file; gives the status and the identifier that Orthanc tells."""
         told = await self._rest.upload(file_body(self._threads, path, size), on_again)
         status = told.get("Status") if isinstance(told, dict) else None
         if status == "FilteredOut":
@@ -252,14 +262,10 @@ class Importer:
             raise errors.StorageFailure(
                 f"{self._rest.who} answered with the status {str(status)[:_NAMED]}"
             )
-        if told.get("ID") != id_:
-            log.warn(
-                "{who} stored instance {id} as {other}: something there changes what it receives",
-                who=self._rest.who,
-                id=id_,
-                other=str(told.get("ID"))[:100],
-            )
-        return str(status)
+        id_ = told.get("ID")
+        if not isinstance(id_, str) or not is_identifier(id_):
+            raise errors.StorageFailure(f"{self._rest.who} told no identifier of what it stored")
+        return str(status), id_
 
     async def _settle(self, work: Work, entry: Entry, status: str) -> Outcome:
         """What an answer means, which for one that was there already depends on who put it."""
@@ -324,11 +330,12 @@ class Importer:
         await self._threads.run(self._forget, work)
 
     async def _undo(self, work: Work, entry: Entry, now: Known | None) -> None:
-        path = f"/instances/{entry.id}"
         if entry.before is None:
-            if now is not None and (entry.is_ours or now.md5 == entry.md5):
-                await self._rest.retrying(lambda: self._rest.delete(path))
+            if entry.is_ours or (now is not None and now.md5 == entry.md5):
+                added = f"/instances/{entry.stored_as or entry.id}"
+                await self._rest.retrying(lambda: self._rest.delete(added))
             return
+        path = f"/instances/{entry.id}"
         if now is not None and now.md5 == entry.before:
             return
         kept = work.kept_path(entry)
@@ -341,7 +348,7 @@ class Importer:
             ) from None
         if now is not None:
             await self._rest.retrying(lambda: self._rest.delete(path))
-        await self._rest.retrying(partial(self._send, kept, size, entry.id))
+        await self._rest.retrying(partial(self._send, kept, size))
         restored = (await self._catalogue.find([entry.id])).get(entry.id)
         if restored is None or restored.md5 != entry.before:
             raise errors.StorageFailure(
