@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,6 @@ from typing import Any
 from demo.daemon import AnswerError, Daemon, free_ports
 from demo.orthanc import PLAIN, Orthanc, in_front_of
 from tests.functional.live import (
-    HOST,
-    WAIT_S,
     LiveTestCase,
     has_ended,
     md5,
@@ -24,20 +21,6 @@ from tests.real_parts import need
 Json = Any
 
 
-class SecureOrthanc(Orthanc):
-    """One that cannot be asked by plain HTTP: it is there once it can be connected to."""
-
-    def _wait_until_it_answers(self) -> None:
-        def listens() -> bool:
-            try:
-                socket.create_connection((HOST, self.port), WAIT_S).close()
-            except OSError:
-                return False
-            return True
-
-        wait_until(listens, "Orthanc listens")
-
-
 class GatewayTestCase(LiveTestCase):
     """Starts Orthancs and daemons in front of them; all are ended with the test."""
 
@@ -45,18 +28,12 @@ class GatewayTestCase(LiveTestCase):
         super().setUp()
         need(self, "Orthanc")
 
-    def orthanc(
-        self, name: str, port: int | None = None, secure: bool = False, **settings: Json
-    ) -> Orthanc:
-        """A real one; its archive is that of earlier ones of the name.
-
-        :param secure: whether it answers by https alone.
-        """
+    def orthanc(self, name: str, port: int | None = None, **settings: Json) -> Orthanc:
+        """A real one; its archive is that of earlier ones of the name."""
         port = port or free_ports(1)[0]
         store = {"StorageDirectory": str(self.folder / f"orthanc-{name}")}
         life = self.folder / f"orthanc-life-{next(self._lives)}"
-        make = SecureOrthanc if secure else Orthanc
-        orthanc = make(name, life, port, PLAIN | store | settings)
+        orthanc = Orthanc(name, life, port, PLAIN | store | settings)
         self.addCleanup(self._end_orthanc, orthanc)
         orthanc.start()
         return orthanc

@@ -1,12 +1,14 @@
 """A gateway and its Orthanc are killed, refuse, or are locked: nothing is half there afterwards."""
 
+import json
 import subprocess
 
 from demo.daemon import Daemon, free_ports
 from demo.orthanc import Orthanc
 from tests.dicom_files import make
 from tests.functional.gateways import GatewayTestCase
-from tests.functional.live import peer_url, wait_until
+from tests.functional.live import peer_url, twistd, wait_until
+from tests.functional.test_proxies import NGINX_HEAD, ProxyCase
 from tests.real_parts import need
 
 COUNT = 150
@@ -131,8 +133,22 @@ class GatewayFaultTests(GatewayTestCase):
             self.assert_content(at_b, files)
 
 
-class GatewayAccessTests(GatewayTestCase):
-    """An Orthanc that asks for a password, over TLS, with and without its own authority."""
+TLS = (
+    NGINX_HEAD
+    + """
+    server {{
+        listen {host}:{port};
+        listen {host}:{secure} ssl;
+        ssl_certificate {pem}; ssl_certificate_key {pem};
+        location / {{ proxy_pass http://{host}:{target}; }}
+    }}
+}}
+"""
+)
+
+
+class GatewayAccessTests(GatewayTestCase, ProxyCase):
+    """An Orthanc that asks for a password; one behind TLS, with and without its own authority."""
 
     def certificate(self) -> str:
         openssl = need(self, "openssl")
@@ -161,15 +177,13 @@ class GatewayAccessTests(GatewayTestCase):
 
     def test_https(self) -> None:
         authority = self.certificate()
-        orthanc = self.orthanc(
-            "A",
-            secure=True,
-            SslEnabled=True,
-            SslCertificate=str(self.folder / "both.pem"),
-        )
+        orthanc = self.orthanc("A")
+        plain, secure = free_ports(2)
+        places = {"port": plain, "secure": secure, "target": orthanc.port}
+        self.run_nginx(TLS, plain, **places, pem=self.folder / "both.pem")
         ids = [{"Level": "Instance", "ID": "-".join(["00000000"] * 5)}]
         for host in ("localhost", "127.0.0.1"):
-            url = f"https://{host}:{orthanc.port}/"
+            url = f"https://{host}:{secure}/"
             for more, words in (
                 ({}, "its certificate, or ours, is not accepted"),
                 ({"HttpsCACertificates": authority}, "404"),
@@ -179,5 +193,20 @@ class GatewayAccessTests(GatewayTestCase):
                 self.assertIn(words, self.refused(daemon, ids))
                 daemon.stop()
                 self._ended.append(daemon)
-        daemon = self.gateway("A", orthanc)  # plain HTTP
-        self.assertIn("the connection broke", self.refused(daemon, ids))
+
+    def test_certificates_that_cannot_be_used(self) -> None:
+        self.certificate()
+        empty = self.folder / "empty.pem"
+        empty.write_text("nothing")
+        pair = {"CertificateFile": str(empty), "CertificateKeyFile": str(empty)}
+        for more, words in (
+            ({"HttpsCACertificates": "/nowhere.pem"}, "/nowhere.pem cannot be read"),
+            ({"HttpsCACertificates": str(empty)}, "has no certificate that can be read"),
+            (pair, "they must be PEM"),
+        ):
+            path = self.folder / "bad.json"
+            store = {"Type": "Orthanc", "Url": "https://localhost:1/", **more}
+            path.write_text(json.dumps({"HttpPort": 0, "Store": store}))
+            done = twistd(["-n", "--pidfile=", "txtransfers", "-c", path], self.folder)
+            self.assertNotEqual(0, done.returncode)
+            self.assert_says(done.stderr, "txtransfers: Store.", words)
