@@ -24,16 +24,20 @@ from demo import dataset, moves
 from demo.daemon import HOST, Client, Daemon, Json, Loopback, Place, free_ports, peers_of
 from demo.orthanc import PLAIN, Orthanc, in_front_of
 
+FOLDER = Path(".demo")
+"""On a disk, as archives are; git does not look at it."""
 SCENES = ("loopback", "link", "large")
 LINK = Link(100, 40)
 KILOBYTES = 512
 LARGE_MEGABYTES = 1024
 MOST_MEMORY_MB = 150
 """The most that a daemon may have, whatever the size of an instance."""
-GOALS = {"loopback": 1.0, "link": 3.0}
-"""How many times faster than Orthanc's own peers daemons are to be."""
+GOALS = {"loopback": ("none", 1.0), "link": ("auto", 3.0)}
+"""How many times faster than Orthanc's own peers daemons are to be, and in which compression.
+
+Without any, the link's own rate allows 2.3 times at the most."""
 PLAIN_PEERS = "orthanc peers"
-WAYS = (("push", "none"), ("pull", "none"), ("push", "auto"))
+WAYS = (("push", "none"), ("pull", "none"), ("push", "gzip"), ("push", "auto"), ("pull", "auto"))
 _PATIENCE_S = 24 * 3600
 _POLL_S = 0.02
 _MEGABYTE = 2**20
@@ -149,17 +153,19 @@ def _print(
     table = Table("way", "seconds", "MB/s", "times as fast", title=f"{what}, {where}")
     plain = median(seconds[PLAIN_PEERS])
     ratios = []
+    judged, goal = GOALS[scene]
     for name, all_of_it in seconds.items():
         middle = median(all_of_it)
         spread = " ".join(f"{each:.2f}" for each in all_of_it)
         ratio = plain / middle
         table.add_row(name, spread, f"{size / middle / _MEGABYTE:.0f}", f"{ratio:.2f}")
-        if name != PLAIN_PEERS and name.endswith("none"):
+        if name != PLAIN_PEERS and name.endswith(judged):
             ratios.append(ratio)
     console.print(table)
     console.print(f"most memory of the daemons: {memory[0]:.0f} and {memory[1]:.0f} MB")
-    goal = GOALS[scene]
-    console.print(f"at least {goal:g} times as fast: {'yes' if min(ratios) >= goal else 'NO'}")
+    console.print(
+        f"{judged}: at least {goal:g} times as fast: {'yes' if min(ratios) >= goal else 'NO'}"
+    )
     return min(ratios) >= goal
 
 
@@ -196,7 +202,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     reached = []
     for scene in arguments.only:
-        with tempfile.TemporaryDirectory(prefix="gateway-", dir=".") as name:
+        FOLDER.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="gateway-", dir=FOLDER) as name:
             folder = Path(name).resolve()
             if scene == "large":
                 reached.append(_large(console, folder, arguments.megabytes))
