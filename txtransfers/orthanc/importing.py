@@ -252,7 +252,7 @@ class Importer:
         self, path: str, size: int, on_again: Callable[[], None] = lambda: None
     ) -> tuple[str, str]:
         """Send a file; gives the status and the identifier that Orthanc tells."""
-        told = await self._rest.upload(file_body(self._threads, path, size), on_again)
+        told = await self._rest.upload(file_body(self._threads, path, size), size, on_again)
         status = told.get("Status") if isinstance(told, dict) else None
         if status == "FilteredOut":
             raise errors.StorageFailure(

@@ -6,6 +6,7 @@ Time limits mean *no progress for so long*. Used by the other modules of this ro
 
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import attrs
@@ -42,6 +43,9 @@ _SMALL_ANSWER = 4096
 _ERROR_SIZE = 64 * 1024
 _RETRIES = 5
 """Of one request that found Orthanc busy, restarting or unreachable: half a minute in all."""
+
+_SLOWEST_STORING = 10 * 2**20
+"""Bytes in a second: Orthanc takes a file whole before it stores it, and is silent meanwhile."""
 
 _BUSY = frozenset({408, 429, 502, 503, 504})
 _FULL_STORAGE = 19
@@ -118,13 +122,16 @@ class OrthancRest:
         answer = await self.request("POST", path, make)
         return await self._parse(answer, path)
 
-    async def upload(self, make: Make, on_again: Callable[[], None]) -> Any:
-        """``POST /instances`` with the bytes of a DICOM file: what Orthanc says became of it.
+    async def upload(self, make: Make, size: int, on_again: Callable[[], None]) -> Any:
+        """``POST /instances`` with a DICOM file of ``size``: what Orthanc says became of it.
 
         :param on_again: called when it is sent once more, though Orthanc may have got it.
         """
         headers = {"Content-Type": "application/dicom"}
-        answer = await self.request("POST", "/instances", make, headers, on_again=on_again)
+        patience = size / _SLOWEST_STORING
+        answer = await self.request(
+            "POST", "/instances", make, headers, on_again=on_again, patience=patience
+        )
         return await self._parse(answer, "/instances")
 
     async def delete(self, path: str) -> None:
@@ -159,10 +166,24 @@ class OrthancRest:
         accepted: Collection[int] = (200,),
         sink: Sink | None = None,
         on_again: Callable[[], None] = lambda: None,
+        patience: float = 0.0,
     ) -> Answer:
-        """One request; if a warm connection turns out to be gone, once more on a new one."""
+        """One request; if a warm connection turns out to be gone, once more on a new one.
+
+        :param patience: further seconds that may pass without progress.
+        """
+        ask = partial(
+            self._try,
+            method=method,
+            path=path,
+            make=make,
+            headers=headers,
+            accepted=accepted,
+            sink=sink,
+            patience=patience,
+        )
         try:
-            return await self._try(self._agents.warm, method, path, make, headers, accepted, sink)
+            return await ask(self._agents.warm)
         except (ResponseNeverReceived, RequestTransmissionFailed) as error:
             if sink is not None and sink.taken:
                 self._explain(error, method, path)
@@ -170,7 +191,7 @@ class OrthancRest:
         except Exception as error:
             self._explain(error, method, path)
         try:
-            return await self._try(self._agents.fresh, method, path, make, headers, accepted, sink)
+            return await ask(self._agents.fresh)
         except Exception as error:
             self._explain(error, method, path)
 
@@ -183,8 +204,9 @@ class OrthancRest:
         headers: Mapping[str, str] | None,
         accepted: Collection[int],
         sink: Sink | None,
+        patience: float,
     ) -> Answer:
-        stall = Stall(self._clock, self._timeout)
+        stall = Stall(self._clock, self._timeout + patience)
         named = {**self._headers, **(headers or {})}
         response: Any = await stall.watch(
             agent.request(
