@@ -9,7 +9,6 @@ from zope.interface import implementer
 
 from ..errors import StorageFailure, UnknownResource
 from ..store.interfaces import IInstanceReader
-from ..transfer.parts import STREAMED
 from ..transfer.slots import Slots
 from ..transfer.streams import collecting_sink
 from ..wire.plan import Chunk
@@ -22,8 +21,8 @@ AHEAD = 3
 """Instances of a bucket that come while another is read."""
 SMALL = 2**20
 """Bytes of an instance that is read without a copy on the disk."""
-_MOST_AHEAD = STREAMED
-"""Bytes of small instances that wait in memory."""
+_MOST_AHEAD = 5 * 2**18
+"""Bytes of small instances that a reader has in memory: with those that are written, STREAMED."""
 
 
 class Sources:
