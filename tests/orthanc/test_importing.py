@@ -158,7 +158,7 @@ class ImportTests(StoreTestCase):
         self.assertEqual(self.commit(*self.files), (Outcome.STORED,) * 5)
         self.assertEqual(down, [0])
 
-    def test_an_orthanc_that_goes_away_is_cleaned_when_it_is_back(self) -> None:
+    def go_away_in_the_middle(self) -> None:
         gone = [False]
 
         def trouble(_method: str, _path: str) -> Exception | None:
@@ -166,7 +166,10 @@ class ImportTests(StoreTestCase):
             return net.ConnectionRefusedError() if gone[0] else None
 
         self.orthanc.trouble = trouble
+
+    def test_an_orthanc_that_goes_away_is_cleaned_when_it_is_back(self) -> None:
         incoming = self.receive(*self.files)
+        self.go_away_in_the_middle()
         error = self.fails(incoming.commit(), errors.StoreUnavailable)
         self.assertIn("connection refused", str(error))
         self.assertIn("cannot be taken back now", str(error))
@@ -177,14 +180,8 @@ class ImportTests(StoreTestCase):
         self.assertEqual(self.now(incoming.commit()).outcomes, (Outcome.STORED,) * 5)
 
     def test_discarded_it_is_taken_back_when_orthanc_is_back(self) -> None:
-        gone = [False]
-
-        def trouble(_method: str, _path: str) -> Exception | None:
-            gone[0] = gone[0] or len(self.orthanc.files()) == 4
-            return net.ConnectionRefusedError() if gone[0] else None
-
-        self.orthanc.trouble = trouble
         incoming = self.receive(*self.files)
+        self.go_away_in_the_middle()
         self.fails(incoming.commit(), errors.StoreUnavailable)
         self.assertFalse(self.now(incoming.discard()))
         self.assertIsNone(self.now(self.store.reopen("one")))

@@ -9,10 +9,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
 
-import attrs
-from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
 from .. import errors
@@ -22,41 +19,14 @@ from ..store.reception import StagedIncoming
 from ..store.staging import sync_file
 from ..threads import IThreads
 from ..waiters import Waiters
-from ..wire.identifiers import is_identifier
 from .catalogue import Catalogue, Known, same
-from .files import Download, file_body, make_file
+from .files import Download, make_file
 from .import_journal import Entry, ImportJournal, Record, State
 from .rest import OrthancRest
-
-_NAMED = 300
-"""Characters of a reason that an error quotes."""
-
-_SUCCESS = "Success"
-_ALREADY_STORED = "AlreadyStored"
-_SENT_AGAIN = "SentAgain"
-"""What Orthanc says became of a file; and that it has one that it may have got from us before."""
+from .sending import SENT_AGAIN, SUCCESS, Sender, Work
+from .undoing import Undoing
 
 log = Logger()
-
-
-@attrs.define
-class Work:
-    """One import under way.
-
-    :ivar outcomes: by position, as far as they are decided.
-    """
-
-    name: str
-    record: Record
-    outcomes: dict[int, Outcome]
-
-    def path(self, entry: Entry) -> str:
-        """The file that is sent."""
-        return os.path.join(self.record.folder, f"{entry.position}.dcm")
-
-    def kept_path(self, entry: Entry) -> str:
-        """The file that was there, while it is being replaced."""
-        return os.path.join(self.record.folder, f"{entry.position}.before")
 
 
 class Importer:
@@ -80,7 +50,8 @@ class Importer:
         self._catalogue = catalogue
         self._journal = journal
         self._threads = threads
-        self._at_once = at_once
+        self._sender = Sender(rest, threads, at_once)
+        self.undoing = Undoing(rest, catalogue, journal, threads, self._sender, step)
         self._check_disk = check_disk
         self._step = step
         self._claimed: set[str] = set()
@@ -122,7 +93,7 @@ class Importer:
             # What replaces something comes last: until then nothing is lost for others, either.
             for replaces in (False, True):
                 some = [e for e in work.record.entries if (e.before is not None) is replaces]
-                await self._each(some, partial(self._import, work))
+                await self._sender.each(some, partial(self._import, work))
         except errors.TransfersError as error:
             raise await self._failed(work, error) from error
         self._step("all imported")
@@ -187,7 +158,7 @@ class Importer:
         if replaced:
             size = sum(there[entry.id].size for entry in replaced)
             await self._threads.run(self._check_disk, size)
-            await self._each(replaced, lambda entry: self._keep_one(work, entry))
+            await self._sender.each(replaced, lambda entry: self._keep_one(work, entry))
             for folder in (work.record.folder, os.path.dirname(work.record.folder)):
                 await self._threads.run(sync_file, folder)
 
@@ -204,72 +175,18 @@ class Importer:
         entry.before = await self._rest.retrying(fetch)
         await self._threads.run(sync_file, work.kept_path(entry))
 
-    async def _each(self, entries: Sequence[Entry], do: Callable[[Entry], Any]) -> None:
-        """Do it with each, several at once. After the first error none is begun; raises that."""
-        queue = iter(entries)
-        failed: list[BaseException] = []
-
-        async def worker() -> None:
-            for entry in queue:
-                if failed:
-                    return
-                try:
-                    await do(entry)
-                except Exception as error:
-                    failed.append(error)
-
-        workers = [Deferred.fromCoroutine(worker()) for _ in range(self._at_once)]
-        await DeferredList(workers, consumeErrors=True)
-        if failed:
-            raise failed[0]
-
     async def _import(self, work: Work, entry: Entry) -> None:
         try:
-            told = await self._rest.retrying(partial(self._post, work, entry))
+            told = await self._rest.retrying(partial(self._sender.post, work, entry))
             outcome = await self._settle(work, entry, told)
         except errors.TransfersError as error:
             raise _of(error, f"instance {entry.id} was not imported: {error}") from error
         work.outcomes[entry.position] = outcome
         self._step("imported")
 
-    async def _post(self, work: Work, entry: Entry) -> str:
-        """Send what is new; gives the status that Orthanc tells, or that it comes again."""
-        again = [entry.is_sent]
-        entry.is_sent = True
-        on_again = partial(again.append, True)
-        status, id_ = await self._send(work.path(entry), entry.size, on_again)
-        if id_ != entry.id:
-            log.warn(
-                "{who} stored instance {id} as {other}: something there changes what it receives",
-                who=self._rest.who,
-                id=entry.id,
-                other=id_[:100],
-            )
-        entry.stored_as = id_
-        return _SENT_AGAIN if any(again) and status == _ALREADY_STORED else status
-
-    async def _send(
-        self, path: str, size: int, on_again: Callable[[], None] = lambda: None
-    ) -> tuple[str, str]:
-        """Send a file; gives the status and the identifier that Orthanc tells."""
-        told = await self._rest.upload(file_body(self._threads, path, size), size, on_again)
-        status = told.get("Status") if isinstance(told, dict) else None
-        if status == "FilteredOut":
-            raise errors.StorageFailure(
-                f"the filter of {self._rest.who} refused it (a script or a plugin of it)"
-            )
-        if status not in (_SUCCESS, _ALREADY_STORED):
-            raise errors.StorageFailure(
-                f"{self._rest.who} answered with the status {str(status)[:_NAMED]}"
-            )
-        id_ = told.get("ID")
-        if not isinstance(id_, str) or not is_identifier(id_):
-            raise errors.StorageFailure(f"{self._rest.who} told no identifier of what it stored")
-        return str(status), id_
-
     async def _settle(self, work: Work, entry: Entry, status: str) -> Outcome:
         """What an answer means, which for one that was there already depends on who put it."""
-        if status == _SUCCESS:
+        if status == SUCCESS:
             entry.is_ours = True
             return Outcome.REPLACED if entry.before is not None else Outcome.STORED
         now = (await self._catalogue.find([entry.id])).get(entry.id)
@@ -278,23 +195,21 @@ class Importer:
             if not is_same:  # this Orthanc does not overwrite by itself
                 await self._rest.delete(f"/instances/{entry.id}")
                 self._step("deleted")
-                await self._rest.retrying(partial(self._post, work, entry))
+                await self._rest.retrying(partial(self._sender.post, work, entry))
             entry.is_ours = True
             return Outcome.REPLACED
-        if status == _SENT_AGAIN and is_same:  # an answer, or our memory of it, was lost
+        if status == SENT_AGAIN and is_same:  # an answer, or our memory of it, was lost
             entry.is_ours = True
             return Outcome.STORED
         entry.is_foreign = True
         await self._threads.run(self._journal.set_foreign, work.name, [entry.position])
         return Outcome.ALREADY_STORED if is_same else Outcome.DIFFERENT
 
-    # Backwards
-
     async def _failed(self, work: Work, error: errors.TransfersError) -> errors.TransfersError:
         """Take back; gives the error to raise."""
         added = sum(entry.is_ours for entry in work.record.entries)
         try:
-            await self.take_back(work.name, work.record)
+            await self.undoing.take_back(work.name, work.record)
         except errors.TransfersError as later:
             log.error(
                 "{name}: what was imported is taken back as soon as that is possible: {error}",
@@ -309,58 +224,6 @@ class Importer:
         return _of(
             error, f"{error}. What this transfer had added ({added} instances) was taken back"
         )
-
-    async def take_back(self, name: str, record: Record) -> None:
-        """Undo an import, as far as it came; then the journal has nothing of it any more.
-
-        :raises StorageFailure: Orthanc cannot be reached, or refuses; to be tried again.
-        """
-        if record.state is State.IMPORTING:
-            record.state = State.TAKING_BACK
-            await self._threads.run(self._journal.set_state, name, record.state)
-        work = Work(name, record, {})
-        sent = [entry for entry in record.entries if entry.is_sent and not entry.is_foreign]
-        there = await self._rest.retrying(
-            lambda: self._catalogue.find([entry.id for entry in sent])
-        )
-        await self._each(sent, lambda entry: self._undo(work, entry, there.get(entry.id)))
-        for entry in record.entries:
-            entry.is_sent = entry.is_ours = False
-        self._step("taken back")
-        await self._threads.run(self._forget, work)
-
-    async def _undo(self, work: Work, entry: Entry, now: Known | None) -> None:
-        if entry.before is None:
-            if entry.is_ours or (now is not None and now.md5 == entry.md5):
-                added = f"/instances/{entry.stored_as or entry.id}"
-                await self._rest.retrying(lambda: self._rest.delete(added))
-            return
-        path = f"/instances/{entry.id}"
-        if now is not None and now.md5 == entry.before:
-            return
-        kept = work.kept_path(entry)
-        try:
-            size = await self._threads.run(os.path.getsize, kept)
-        except OSError:
-            raise errors.StorageFailure(
-                f"The copy {kept} of instance {entry.id}, which was being replaced, is gone: bring"
-                " it back from a backup of Orthanc"
-            ) from None
-        if now is not None:
-            await self._rest.retrying(lambda: self._rest.delete(path))
-        await self._rest.retrying(partial(self._send, kept, size))
-        restored = (await self._catalogue.find([entry.id])).get(entry.id)
-        if restored is None or restored.md5 != entry.before:
-            raise errors.StorageFailure(
-                f"Instance {entry.id} could not be put back into {self._rest.who} as it was: a copy"
-                f" is in {kept}"
-            )
-
-    def _forget(self, work: Work) -> None:
-        self._journal.end(work.name)
-        for entry in work.record.entries:
-            if entry.before is not None and os.path.exists(work.kept_path(entry)):
-                os.unlink(work.kept_path(entry))
 
 
 def _is_same(known: Known, row: Row) -> bool:

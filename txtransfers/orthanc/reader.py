@@ -2,13 +2,13 @@
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from ..errors import StorageFailure, UnknownResource
 from ..store.interfaces import IInstanceReader
+from ..store.reader import ClosableReader
 from ..transfer.slots import Slots
 from ..transfer.streams import collecting_sink
 from ..wire.plan import Chunk
@@ -75,10 +75,11 @@ class Sources:
 
 
 @implementer(IInstanceReader)
-class OrthancReader:
+class OrthancReader(ClosableReader):
     """See :class:`IInstanceReader`: Orthanc is asked once what it has, before the first byte."""
 
     def __init__(self, sources: Sources, chunks: Sequence[Chunk]) -> None:
+        super().__init__()
         self._sources = sources
         self._chunks = deque(chunk for chunk in chunks if chunk.size)
         self._known: dict[str, Known] | None = None
@@ -86,32 +87,21 @@ class OrthancReader:
         self._small: dict[str, Deferred[bytes]] = {}
         self._data = b""
         self._done = 0
-        self._reading = False
-        self._closed = False
 
-    def read(self, limit: int) -> "Deferred[bytes]":
+    def fetch(self, limit: int) -> "Deferred[bytes]":
         """See :meth:`IInstanceReader.read`."""
-        self._reading = True
-        return Deferred.fromCoroutine(self._read(limit)).addBoth(self._after_read)
+        return Deferred.fromCoroutine(self._read(limit))
 
-    def _after_read(self, result: Any) -> Any:
-        self._reading = False
-        if self._closed:
-            self.close()
-        return result
-
-    def close(self) -> None:
+    def give_back(self) -> None:
         """See :meth:`IInstanceReader.close`."""
-        self._closed = True
-        if not self._reading:
-            copies, self._copies = self._copies, {}
-            for copy in copies.values():
-                self._sources.spool.release(copy)
-            small, self._small = self._small, {}
-            for coming in small.values():
-                coming.addErrback(lambda _failure: None)
-                coming.cancel()
-            self._data = b""
+        copies, self._copies = self._copies, {}
+        for copy in copies.values():
+            self._sources.spool.release(copy)
+        small, self._small = self._small, {}
+        for coming in small.values():
+            coming.addErrback(lambda _failure: None)
+            coming.cancel()
+        self._data = b""
 
     async def _read(self, limit: int) -> bytes:
         if self._known is None and self._chunks:
@@ -119,7 +109,7 @@ class OrthancReader:
             self._known = await self._sources.catalogue.describe(ids)
         parts = []
         left = limit
-        while left and self._chunks and not self._closed:
+        while left and self._chunks and not self.closed:
             chunk = self._chunks[0]
             wanted = min(left, chunk.size - self._done)
             data = await self._read_chunk(chunk, chunk.offset + self._done, wanted)

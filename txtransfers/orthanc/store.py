@@ -309,7 +309,7 @@ class OrthancStore(StagingStore):
         async with self._importer.claim({entry.id for entry in record.entries}):
             now: Record | None = await self.threads.run(self._journal.find, name)
             if now is not None and now.state is record.state:
-                await self._importer.take_back(name, now)
+                await self._importer.undoing.take_back(name, now)
 
 
 def _report(
