@@ -49,6 +49,7 @@ class StoreTestCase(SynchronousTestCase):
 
     def restart(self, **more: Any) -> None:
         """The daemon was killed, and is there again."""
+        self.store._unfinished.stop()
         self.store._stopped = True
         self.store.stop()
         self.clock = Clock()

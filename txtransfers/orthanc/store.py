@@ -9,13 +9,11 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .. import errors
@@ -27,7 +25,6 @@ from ..store.reception import StagedIncoming
 from ..store.staging_store import StagingStore
 from ..threads import IThreads
 from ..transfer.slots import Slots
-from ..waiters import Waiters
 from ..wire.messages import Resource
 from ..wire.plan import Chunk, Instance
 from .catalogue import Catalogue, same
@@ -37,15 +34,15 @@ from .importing import Importer
 from .reader import AHEAD, OrthancReader, Sources
 from .rest import OrthancRest
 from .spool import Spool
+from .unfinished import Unfinished
 
 _FOLDER = "gateway"
 _SPOOL = "spool"
 _JOURNAL_FILE = "imports.sqlite"
 _FETCHED_AT_ONCE = 16
 """Instances that are fetched at once; each takes up to 1 MB of memory."""
-_FIRST_PAUSE_S = 2.0
-_LONGEST_PAUSE_S = 60.0
-"""Seconds between two looks at imports that could not be ended."""
+_ASK_AGAIN_S = 60.0
+"""Seconds until an Orthanc that did not answer is asked again who it is."""
 
 log = Logger()
 
@@ -95,10 +92,7 @@ class OrthancStore(StagingStore):
             self.space.check_disk,
             import_step,
         )
-        self._busy: dict[str, Waiters] = {}
-        """Imports that are being ended, and who waits for that."""
-        self._ending: Deferred[None] | None = None
-        self._more_to_end = False
+        self._unfinished = Unfinished(clock, self._unfinished_names, self._go_on)
         self._beginning: Deferred[None] | None = None
         self._stopped = False
 
@@ -124,18 +118,18 @@ class OrthancStore(StagingStore):
         """Ask Orthanc who it is, and end the imports of earlier lives, in the background."""
         self._beginning = Deferred.fromCoroutine(self._begin())
         self._beginning.addErrback(lambda failure: failure.trap(CancelledError) and None)
-        self.end_imports()
+        self._unfinished.begin()
 
     async def _begin(self) -> None:
         while not await self.dialect.ask() and not self._stopped:
-            await deferLater(self._clock, _LONGEST_PAUSE_S)
+            await deferLater(self._clock, _ASK_AGAIN_S)
 
     async def close(self) -> None:
         """Close the connections, before :meth:`stop`."""
         self._stopped = True
-        for task in (self._beginning, self._ending):
-            if task is not None:
-                task.cancel()
+        self._unfinished.stop()
+        if self._beginning is not None:
+            self._beginning.cancel()
         await self._rest.close()
 
     def stop(self) -> None:
@@ -178,7 +172,7 @@ class OrthancStore(StagingStore):
                 report = _report(incoming, rows, decided)
                 await self.threads.run(self._close_import, incoming, report)
         except errors.TransfersError:
-            self.end_imports()  # there may be something left to be taken back
+            self._unfinished.begin()  # there may be something left to be taken back
             raise
         return report
 
@@ -209,7 +203,7 @@ class OrthancStore(StagingStore):
                 await self._take_back(incoming.name)
             except errors.TransfersError as error:
                 log.warn("{name} is taken back later: {error}", name=incoming.name, error=error)
-                self.end_imports()
+                self._unfinished.begin()
                 return
         await super().discard_staged(incoming)
 
@@ -218,8 +212,7 @@ class OrthancStore(StagingStore):
         return Deferred.fromCoroutine(self._reopen_when_free(name))
 
     async def _reopen_when_free(self, name: str) -> IIncoming | None:
-        while name in self._busy:
-            await self._busy[name].wait()
+        await self._unfinished.wait_for(name)
         record: Record | None = await self.threads.run(self._journal.find, name)
         if record is not None and record.state is State.DROPPED:
             return None
@@ -237,49 +230,19 @@ class OrthancStore(StagingStore):
             if incoming is not None:
                 await incoming.discard()
                 return incoming.report  # type: ignore[no-any-return]
-            self.end_imports()  # it is dropped already, and not taken back yet
+            self._unfinished.begin()  # it is dropped already, and not taken back yet
             return None
         report: CommitReport | None = await super().drop(name)
         return report
 
     # Imports that were cut off
 
-    def end_imports(self) -> None:
-        """See to it, in the background, that each is completed or taken back."""
-        self._more_to_end = True
-        if self._ending is None and not self._stopped:
-            self._ending = Deferred.fromCoroutine(self._end_imports())
-            self._ending.addBoth(self._ended)
-
-    def _ended(self, result: Any) -> None:
-        self._ending = None
-        if not self._stopped and isinstance(result, Failure):
-            log.failure("Imports that were cut off are left until the next start", result)
-
-    async def _end_imports(self) -> None:
-        pause = _FIRST_PAUSE_S
-        while self._more_to_end:
-            self._more_to_end = False
-            for name in await self.threads.run(self._journal.names):
-                if not await self._end_import(name):
-                    self._more_to_end = True
-            if self._more_to_end:
-                await deferLater(self._clock, pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
-
-    async def _end_import(self, name: str) -> bool:
-        """Complete one, or take it back; tells whether nothing is left to be done here."""
-        self._busy[name] = Waiters()
-        try:
-            await self._go_on(name)
-        except errors.TransfersError as error:
-            log.warn("The import {name} cannot be ended yet: {error}", name=name, error=error)
-            return False
-        finally:
-            self._busy.pop(name).fire()
-        return True
+    async def _unfinished_names(self) -> tuple[str, ...]:
+        names: tuple[str, ...] = await self.threads.run(self._journal.names)
+        return names
 
     async def _go_on(self, name: str) -> None:
+        """Complete one, or take it back; see :class:`Unfinished`."""
         record: Record | None = await self.threads.run(self._journal.find, name)
         if record is None:
             return
