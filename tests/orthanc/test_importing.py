@@ -1,15 +1,17 @@
 """All of a transfer gets into Orthanc, or what was added is taken back, whatever happens."""
 
+import os
 from collections.abc import Callable
 
 from twisted.internet import error as net
 
 from tests.dicom_files import make
-from tests.orthanc.fake_orthanc import refusal
+from tests.orthanc.fake_orthanc import md5, refusal
 from tests.orthanc.harness import StoreTestCase
 from txtransfers import errors
 from txtransfers.store.dicom import Header
-from txtransfers.store.interfaces import Outcome
+from txtransfers.store.interfaces import Outcome, Piece
+from txtransfers.wire.plan import Instance
 
 
 class _Killed(BaseException):
@@ -257,6 +259,41 @@ class CrashTests(StoreTestCase):
                     self.restart(overwrite_instances=overwrite)
                 number += 1
             self.assertGreater(number, 5)
+
+    def test_it_is_taken_back_where_a_staged_file_was_damaged(self) -> None:
+        self.assertTrue(self.kill_at(2, overwrite=False))
+        in_it = self.orthanc.files() & set(self.files)
+        self.assertTrue(0 < len(in_it) < 3, len(in_it))
+        folder = os.path.join(self.folder, "gateway", "instances")
+        for number in (2, 3):
+            (area,) = os.listdir(folder)
+            with open(os.path.join(folder, area, f"{number}.dcm"), "r+b") as file:
+                file.write(b"other bytes")
+        self.restart()
+        self.assertEqual(self.orthanc.files(), {self.old, self.other})
+        self.assertEqual(self.store._journal.names(), ())
+
+    def test_it_is_taken_back_where_what_was_held_is_gone(self) -> None:
+        held = self.orthanc.put(self.files[3])
+        declared = [
+            *(Instance(self.stand_in(n), len(d), md5(d)) for n, d in enumerate(self.files[:3])),
+            Instance(held, len(self.files[3]), md5(self.files[3])),
+        ]
+        incoming = self.now(self.store.receive(declared, "one", b"", True))
+        self.assertEqual(incoming.held, {held})
+        for one, data in zip(declared[:3], self.files, strict=False):
+            self.now(incoming.write([Piece(one.id, 0, data)]))
+
+        def step(what: str) -> None:
+            if what == "imported":
+                raise _Killed
+
+        self.on_step = step
+        incoming.commit().addErrback(lambda _failure: None)
+        self.assertGreater(len(self.orthanc.files()), 1)
+        del self.orthanc.stored[held]
+        self.restart()
+        self.assertEqual(self.orthanc.files(), set())
 
     def is_old(self, header: Header) -> bool:
         return any("M" in level.values() for level in header.tags.values())

@@ -250,19 +250,28 @@ class OrthancStore(StagingStore):
             if name in self._open:  # somebody is at it
                 return
             incoming = await super().reopen(name)
-            if incoming is not None:
-                try:
-                    await incoming.commit()
-                finally:
-                    await incoming.close()
-                await self.threads.run(self._journal.end, name)
-                log.info("The import {name}, which was cut off, is complete now", name=name)
+            if incoming is not None and await self._complete(incoming):
                 return
         await self._take_back(name)
         log.info("The import {name}, which was cut off, is taken back", name=name)
         if record.state is State.DROPPED:
             with contextlib.suppress(errors.UnknownResource):
                 await super().drop(name)
+
+    async def _complete(self, incoming: IIncoming) -> bool:
+        """Go on with an import; tells whether that could be done, or it must be taken back."""
+        try:
+            await incoming.commit()
+        except errors.StoreUnavailable:
+            raise
+        except errors.TransfersError as error:
+            log.warn("The import {name} cannot go on: {error}", name=incoming.name, error=error)
+            return False
+        finally:
+            await incoming.close()
+        await self.threads.run(self._journal.end, incoming.name)
+        log.info("The import {name}, which was cut off, is complete now", name=incoming.name)
+        return True
 
     async def _take_back(self, name: str) -> None:
         """Undo what was imported, unless somebody has gone on with it meanwhile."""
