@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txtransfers import config
 from txtransfers.config_foreign import IGNORED, PEER_REFUSED, PLUGINS, REFUSED
-from txtransfers.config_keys import KEYS, PEER_KEYS, TRANSFERS_KEYS, Key
+from txtransfers.config_keys import KEYS, PEER_KEYS, STORE_KEYS, TRANSFERS_KEYS, Key
 from txtransfers.errors import ConfigurationError
 
 ROOT = Path(__file__).parent.parent
@@ -68,6 +68,7 @@ class DefaultTests(ConfigTestCase):
                 overwrite_instances=False,
                 maximum_storage_size=0,
                 peers={},
+                store=None,
                 transfers=config.TransfersSettings(
                     threads=None,
                     max_threads=64,
@@ -101,7 +102,7 @@ class DefaultTests(ConfigTestCase):
                 mapping["x"] = "y"  # type: ignore[index]
 
     def test_every_default_is_within_its_own_limits(self) -> None:
-        for key in (*KEYS, *TRANSFERS_KEYS, *PEER_KEYS):
+        for key in (*KEYS, *TRANSFERS_KEYS, *STORE_KEYS, *PEER_KEYS):
             if isinstance(key.default, int):
                 self.assertTrue(key.minimum <= key.default <= key.maximum, key.name)
 
@@ -110,6 +111,7 @@ class DefaultTests(ConfigTestCase):
             (config.Settings, KEYS, {"notices"}),
             (config.TransfersSettings, TRANSFERS_KEYS, set()),
             (config.PeerSettings, PEER_KEYS, {"extra"}),
+            (config.OrthancSettings, STORE_KEYS[1:], set()),
         ):
             self.assertEqual(
                 {field.name for field in attrs.fields(cls)}, {key.field for key in keys} | more
@@ -562,6 +564,96 @@ class PeerTests(ConfigTestCase):
             self.assertTrue(problem.startswith(f"OrthancPeers.{json.dumps(name)}: "), problem)
 
 
+class StoreTests(ConfigTestCase):
+    URL = "http://localhost:9042"
+
+    def store(self, **keys: object) -> config.OrthancSettings:
+        found = self.value(Store={"Type": "Orthanc", "Url": self.URL} | keys).store
+        assert found is not None
+        return found
+
+    def refused_store(self, **keys: object) -> str:
+        return self.refused(Store={"Type": "Orthanc", "Url": self.URL} | keys)
+
+    def test_our_own_is_the_default(self) -> None:
+        for form in ({}, {"Type": "Embedded"}):
+            self.assertIsNone(self.value(Store=form).store)
+        self.assertIsNone(self.value().store)
+
+    def test_an_orthanc(self) -> None:
+        self.assertEqual(
+            config.OrthancSettings(
+                url="http://localhost:9042/",
+                username="",
+                password="",
+                headers={},
+                timeout=None,
+                cache_size=2**30,
+                https_verify=True,
+                https_ca_certificates="",
+                certificate_file="",
+                certificate_key_file="",
+                certificate_key_password="",
+            ),
+            self.store(),
+        )
+        found = self.store(
+            Url="https://pacs.example.org/orthanc",
+            Username="alice",
+            Password=SECRET,
+            HttpHeaders={"X-Token": SECRET},
+            Timeout=5,
+            CacheSize=3,
+            HttpsCACertificates="ca.pem",
+            CertificateFile="/etc/c.pem",
+            CertificateKeyFile="k.pem",
+            CertificateKeyPassword=SECRET,
+        )
+        self.assertEqual("https://pacs.example.org/orthanc/", found.url)
+        self.assertEqual((SECRET, 5, 3 * 2**20), (found.password, found.timeout, found.cache_size))
+        self.assertEqual(os.path.join(FOLDER, "ca.pem"), found.https_ca_certificates)
+        self.assertEqual("/etc/c.pem", found.certificate_file)
+        self.assertNotIn(SECRET, repr(found))
+
+    def test_a_password_from_the_environment(self) -> None:
+        text = '{"Store": {"Type": "Orthanc", "Url": "%s", "Username": "a", "Password": "${P}"}}'
+        settings = self.read(text % self.URL, P=SECRET)
+        assert settings.store is not None
+        self.assertEqual(SECRET, settings.store.password)
+
+    def test_what_is_wrong_is_named(self) -> None:
+        for keys, words in (
+            ({"Type": "Oracle"}, 'Store.Type: expected "Embedded" or "Orthanc", found'),
+            ({"Url": "ftp://x"}, "Store.Url: expected an address such as"),
+            ({"Url": f"http://a:{SECRET}@x"}, "Store.Url: holds credentials"),
+            ({"Username": "a:b"}, "Store.Username: a user's name cannot contain a colon"),
+            ({"Password": SECRET}, "Store.Password: is given without Username"),
+            ({"CertificateFile": "c"}, "CertificateFile and CertificateKeyFile go together"),
+            ({"CertificateFile": 1}, "Store.CertificateFile: expected the path of a file"),
+            ({"CacheSize": 0}, "Store.CacheSize: expected from 1"),
+            ({"url": "x"}, 'Store.url: unknown key; did you mean "Url"?'),
+        ):
+            self.assertIn(words, self.refused_store(**keys))
+        self.assertIn('has no "Url"', self.refused(Store={"Type": "Orthanc"}))
+        self.assertIn("Store: expected an object", self.refused(Store="Orthanc"))
+
+    def test_an_address_without_its_type(self) -> None:
+        self.assertIn("add that, or remove the key", self.refused(Store={"Url": self.URL}))
+
+    def test_it_is_not_its_own_store(self) -> None:
+        for url in ("http://localhost:8042/", "http://127.0.0.1:8042", "http://[::1]:8042/x"):
+            problem = self.refused_store(Url=url)
+            self.assertIn("Store.Url: is the address of this daemon itself", problem)
+        for url in ("http://192.0.2.1:8042/", "http://localhost/"):
+            self.store(Url=url)
+
+    def test_notices(self) -> None:
+        store = {"Type": "Orthanc", "Url": self.URL, "HttpsVerifyPeers": False}
+        size, verify = self.value(MaximumStorageSize=1, Store=store).notices
+        self.assertIn("MaximumStorageSize limits here what waits", size)
+        self.assertIn("Store.HttpsVerifyPeers is false", verify)
+
+
 class SurvivingTests(ConfigTestCase):
     """Keys of jobs and transfers that survive."""
 
@@ -696,7 +788,7 @@ class SampleTests(SynchronousTestCase):
         self.assertEqual({"nearby", "remote"}, set(peers))
         self.assertEqual(config.default(str(ROOT / "etc")), attrs.evolve(settings, peers={}))
         text = (ROOT / "etc" / "txtransfers.json").read_text(encoding="utf-8")
-        for key in (*KEYS, *TRANSFERS_KEYS, *PEER_KEYS):
+        for key in (*KEYS, *TRANSFERS_KEYS, *STORE_KEYS, *PEER_KEYS):
             self.assertIn(f'"{key.name}" : ', text)
 
     def test_the_sample_of_the_documentation(self) -> None:
@@ -730,7 +822,7 @@ class DocumentationTests(SynchronousTestCase):
 
     def test_every_key_that_is_read(self) -> None:
         lines = self.text.split("\n")
-        for key in (*KEYS, *TRANSFERS_KEYS, *PEER_KEYS):
+        for key in (*KEYS, *TRANSFERS_KEYS, *STORE_KEYS, *PEER_KEYS):
             self.assertIn(self.row(key), lines)
 
     def test_every_key_that_is_refused(self) -> None:

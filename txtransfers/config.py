@@ -17,6 +17,7 @@ from txtransfers.config_bandwidth import BANDWIDTH, BandwidthSettings
 from txtransfers.config_foreign import IGNORED, PLUGINS, REFUSED
 from txtransfers.config_keys import KEYS, TRANSFERS_KEYS, Key, Kind
 from txtransfers.config_peers import PeerSettings, read_peers
+from txtransfers.config_store import OrthancSettings, leads_to, store_reader
 from txtransfers.config_values import (
     SCALARS,
     Converter,
@@ -29,6 +30,7 @@ from txtransfers.errors import ConfigurationError
 
 __all__ = [
     "BandwidthSettings",
+    "OrthancSettings",
     "PeerSettings",
     "Settings",
     "TransfersSettings",
@@ -87,6 +89,7 @@ class Settings:
     :ivar http_timeout: seconds without any progress after which a peer has failed.
     :ivar maximum_storage_size: bytes that may be stored; 0 for any number.
     :ivar peers: by name, in the order of the file.
+    :ivar store: the Orthanc whose archive is the store; None for our own.
     :ivar notices: sentences for the log.
     """
 
@@ -105,6 +108,7 @@ class Settings:
     overwrite_instances: bool
     maximum_storage_size: int
     peers: Mapping[str, PeerSettings]
+    store: OrthancSettings | None
     transfers: TransfersSettings
     notices: tuple[str, ...]
 
@@ -153,13 +157,15 @@ def _read(found: dict[str, object], folder: str, problems: list[str]) -> Setting
     refused = (key.name for key in REFUSED)
     check_known({*(key.name for key in KEYS), *refused, PLUGINS, *IGNORED}, found, "", problems)
     check_refused(REFUSED, found, "", problems)
-    values = read_keys(KEYS, found, "", problems, _CONVERTERS)
+    converters = {**_CONVERTERS, Kind.STORE: store_reader(folder)}
+    values = read_keys(KEYS, found, "", problems, converters)
     if values["authentication_enabled"] is None:
         values["authentication_enabled"] = values["remote_access_allowed"]
     values["storage_directory"] = _absolute(values["storage_directory"], folder, problems)
     settings = Settings(**values, notices=())
     if not problems:
         _check_addresses(settings, problems)
+        _check_store(settings, problems)
     return attrs.evolve(settings, notices=_notices(settings, found))
 
 
@@ -197,6 +203,14 @@ def _check_addresses(settings: Settings, problems: list[str]) -> None:
     )
 
 
+def _check_store(settings: Settings, problems: list[str]) -> None:
+    if settings.store is not None and leads_to(settings.store, settings.http_port):
+        problems.append(
+            f"Store.Url: is the address of this daemon itself: HttpPort is {settings.http_port},"
+            " as Orthanc's; give one of them another"
+        )
+
+
 def _notices(settings: Settings, found: Mapping[str, object]) -> tuple[str, ...]:
     ignored = sorted(IGNORED.intersection(found))
     cases = (
@@ -211,9 +225,21 @@ def _notices(settings: Settings, found: Mapping[str, object]) -> tuple[str, ...]
             "Add a user.",
         ),
         (
-            bool(settings.maximum_storage_size) and found.get("MaximumStorageMode") != "Reject",
+            bool(settings.maximum_storage_size)
+            and settings.store is None
+            and found.get("MaximumStorageMode") != "Reject",
             "MaximumStorageSize: what would not fit is refused; no patient is deleted to make room"
             ' (MaximumStorageMode is always "Reject").',
+        ),
+        (
+            bool(settings.maximum_storage_size) and settings.store is not None,
+            "MaximumStorageSize limits here what waits to be imported into Orthanc; Orthanc's own"
+            " limits what it stores.",
+        ),
+        (
+            settings.store is not None and not settings.store.https_verify,
+            "Store.HttpsVerifyPeers is false: whoever is between this daemon and Orthanc can read"
+            " and change everything.",
         ),
         (
             settings.remote_access_allowed and not settings.authentication_enabled,

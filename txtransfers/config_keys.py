@@ -34,6 +34,10 @@ class Kind(Enum):
     PEER = "[ url ], [ url, user, password ], or an object"
     PEERS = "an object { name : peer }"
     BANDWIDTH = "a figure, a timetable, or an object { Upload, Download } of these"
+    STORE_TYPE = '"Embedded" or "Orthanc"'
+    WEB_URL = "an address such as http://localhost:8042/ or https://pacs.example.org/orthanc/"
+    FILE = "the path of a file"
+    STORE = 'an object { "Type" : ... }'
     SECTION = "an object"
 
 
@@ -152,7 +156,72 @@ KEYS = (
         maximum=2**40,
     ),
     Key("OrthancPeers", "peers", Kind.PEERS, {}, "The peers, by name; see below.", secret=True),
+    Key("Store", "store", Kind.STORE, {}, "Where instances live; see below."),
     Key("Transfers", "transfers", Kind.SECTION, {}, "The transfers themselves; see below."),
+)
+
+STORE_KEYS = (
+    Key(
+        "Type",
+        "type",
+        Kind.STORE_TYPE,
+        "Embedded",
+        '"Embedded" is our own store, in StorageDirectory; "Orthanc" is the archive of an Orthanc.',
+    ),
+    Key("Url", "url", Kind.WEB_URL, None, "Where that Orthanc is; mandatory."),
+    Key("Username", "username", Kind.TEXT, "", "The user to log in as there."),
+    Key("Password", "password", Kind.TEXT, "", "That user's password there.", secret=True),
+    Key(
+        "HttpHeaders",
+        "headers",
+        Kind.HEADERS,
+        {},
+        "Headers that go with each request to it.",
+        secret=True,
+    ),
+    Key(
+        "Timeout",
+        "timeout",
+        Kind.SECONDS,
+        0,
+        "As HttpTimeout, for this Orthanc; 0 takes HttpTimeout.",
+        unit="s",
+    ),
+    Key(
+        "CacheSize",
+        "cache_size",
+        Kind.INTEGER,
+        1024,
+        "How much disk, in StorageDirectory, copies of its instances may take while they are sent.",
+        unit="MB",
+        scale=MEBIBYTE,
+        minimum=1,
+        maximum=2**40,
+    ),
+    Key(
+        "HttpsVerifyPeers",
+        "https_verify",
+        Kind.BOOLEAN,
+        True,
+        "Whether its certificate is checked, where Url is https.",
+    ),
+    Key(
+        "HttpsCACertificates",
+        "https_ca_certificates",
+        Kind.FILE,
+        "",
+        "A PEM file with the authorities that are trusted; empty: those of the system.",
+    ),
+    Key("CertificateFile", "certificate_file", Kind.FILE, "", "Our certificate for it, PEM."),
+    Key("CertificateKeyFile", "certificate_key_file", Kind.FILE, "", "The key of that, PEM."),
+    Key(
+        "CertificateKeyPassword",
+        "certificate_key_password",
+        Kind.TEXT,
+        "",
+        "The password of that key.",
+        secret=True,
+    ),
 )
 
 TRANSFERS_KEYS = (

@@ -259,6 +259,16 @@ def _checked_http(key: Key, value: str) -> str:
     return value if value.endswith("/") else value + "/"
 
 
+def _web_url(key: Key, value: object, _path: str, _problems: list[str]) -> str:
+    """An address that may be https; no error shows it."""
+    if not isinstance(value, str):
+        raise unlike(key, value)
+    scheme = value.partition(":")[0].lower()
+    if scheme not in ("http", "https") or re.search(r"[^\x21-\x7e]|\\", value):
+        raise BadValueError(f"expected {key.kind.value}")
+    return _checked_http(key, value)
+
+
 SCALARS: Mapping[Kind, Converter] = {
     Kind.BOOLEAN: _boolean,
     Kind.INTEGER: _integer,
@@ -271,4 +281,5 @@ SCALARS: Mapping[Kind, Converter] = {
     Kind.USERS: _users,
     Kind.HEADERS: _headers,
     Kind.URL: _url,
+    Kind.WEB_URL: _web_url,
 }

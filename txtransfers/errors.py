@@ -88,6 +88,10 @@ class StorageFailure(TransfersError):
     """The storage could not be read or written; the text names the file and the system's reason."""
 
 
+class StoreUnavailable(StorageFailure):
+    """The Orthanc that holds the instances cannot be used for now: no answer, or it is busy."""
+
+
 class PeerError(TransfersError):
     """A peer could not be used. The text names the peer, says what happened and what to check."""
 

@@ -28,6 +28,9 @@ from .errors import ConfigurationError, TransfersError
 from .jobs.journal import IJournal, MemoryJournal, SqliteJournal
 from .jobs.model import ENDED, Direction
 from .jobs.runner import JobLimits, JobRunner
+from .orthanc.connection import connect
+from .orthanc.rest import OrthancRest
+from .orthanc.store import OrthancStore
 from .store.archive import EmbeddedArchive
 from .store.embedded import EmbeddedStore
 from .threads import Threads
@@ -88,12 +91,12 @@ def makeService(options: Options) -> "Daemon":
         lock = take_storage(settings.storage_directory)
         congestion = choose(settings.transfers.congestion_control)
         sockets = listen(settings)
+        from twisted.internet import reactor  # noqa: PLC0415
+
+        forget_jobs = bool(options["no-jobs"])
+        return Daemon(reactor, settings, sockets, lock, forget_jobs, congestion)
     except TransfersError as error:
         raise SystemExit(f"txtransfers: {error}") from None
-    from twisted.internet import reactor  # noqa: PLC0415
-
-    forget_jobs = bool(options["no-jobs"])
-    return Daemon(reactor, settings, sockets, lock, forget_jobs, congestion)
 
 
 def take_storage(folder: str) -> int:
@@ -190,13 +193,7 @@ class Daemon(Service):
         self._threads = Threads(
             reactor, _THREADS_BESIDE_COMMITS + transfers.commit_threads_count * commits
         )
-        self._store = EmbeddedStore(
-            settings.storage_directory,
-            self._threads,
-            settings.overwrite_instances,
-            transfers.commit_threads_count,
-            settings.maximum_storage_size,
-        )
+        self._store = self._make_store()
         self._journal = self._make_journal()
         is_loss_based = (self._congestion or current()) != PREFERRED
         start = START_LOSS_BASED if is_loss_based else START
@@ -258,6 +255,30 @@ class Daemon(Service):
             ),
         )
 
+    def _make_store(self) -> EmbeddedStore | OrthancStore:
+        settings, count = self._settings, self._settings.transfers.commit_threads_count
+        if settings.store is None:
+            return EmbeddedStore(
+                settings.storage_directory,
+                self._threads,
+                settings.overwrite_instances,
+                count,
+                settings.maximum_storage_size,
+            )
+        agents = connect(self._reactor, settings.store, settings.http_timeout, None)
+        return OrthancStore(
+            settings.storage_directory,
+            OrthancRest(
+                self._reactor, self._threads, agents, settings.store, settings.http_timeout
+            ),
+            self._threads,
+            self._reactor,
+            settings.store.cache_size,
+            settings.overwrite_instances,
+            count,
+            settings.maximum_storage_size,
+        )
+
     def _make_journal(self) -> IJournal:
         if not self._settings.save_jobs:
             return MemoryJournal()
@@ -310,7 +331,7 @@ class Daemon(Service):
                 time.time,
                 self._threads,
                 self._store,
-                EmbeddedArchive(self._store),
+                EmbeddedArchive(self._store) if isinstance(self._store, EmbeddedStore) else None,
                 self._jobs,
                 self._peers,
                 self._transactions,
@@ -326,6 +347,8 @@ class Daemon(Service):
             await self._journal.forget([job.id for job in known])
         await self._jobs.start()
         await self._drop_orphans()
+        if isinstance(self._store, OrthancStore):
+            self._store.begin()
         self._housekeeping = LoopingCall(self._keep_house)
         self._housekeeping.clock = self._reactor
         timeout = self._settings.transfers.push_transaction_timeout
@@ -384,6 +407,8 @@ class Daemon(Service):
             self._site.abort_connections()
         for peer in self._peers.values():
             await self._within(_TRANSACTIONS_STOP_S, peer.close(), "connections")
+        if isinstance(self._store, OrthancStore):
+            await self._within(_TRANSACTIONS_STOP_S, self._store.close(), "connections to Orthanc")
         self._threads.stop()
         if isinstance(self._journal, SqliteJournal):
             self._journal.stop()

@@ -9,11 +9,17 @@ from io import BytesIO
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tests.dicom_files import make
+from tests.orthanc.fake_orthanc import FakeOrthanc, settings
 from txtransfers import errors
+from txtransfers.orthanc import reader
+from txtransfers.orthanc.connection import Agents
+from txtransfers.orthanc.rest import OrthancRest
+from txtransfers.orthanc.store import OrthancStore
 from txtransfers.store import showing
 from txtransfers.store.archive import EmbeddedArchive
 from txtransfers.store.dicom import read_header
@@ -650,6 +656,53 @@ class EmbeddedStoreTests(_Suite, SynchronousTestCase):
         report = self.now(incoming.commit())
         self.assertEqual((report.stored, report.already_stored), ((), ()))
         self.assertEqual(self.folders(), [])
+
+
+class OrthancStoreTests(_Suite, SynchronousTestCase):
+    """In front of an Orthanc that is a fake; the real one is in ``tests/functional``."""
+
+    def setUp(self) -> None:
+        self.orthanc = FakeOrthanc()
+        self.clock = Clock()
+        threads = SynchronousThreads()
+        agents = Agents(self.orthanc, self.orthanc)
+        rest = OrthancRest(self.clock, threads, agents, settings(), 60.0)
+        folder = os.path.abspath(self.mktemp())
+        # Without reading ahead: what is deleted then is not found in a copy.
+        self.store = OrthancStore(folder, rest, threads, self.clock, 2**30, ahead=0)
+        self.store.start()
+        self.addCleanup(self.store.stop)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Make it another Orthanc."""
+
+    def delete(self, id_: str) -> None:
+        del self.orthanc.stored[id_]
+
+
+class CopyingOrthancStoreTests(OrthancStoreTests):
+    """The same where each instance is copied to the disk while it is read."""
+
+    def prepare(self) -> None:
+        self.patch(reader, "SMALL", 0)
+
+
+class OldOrthancStoreTests(OrthancStoreTests):
+    """One that can do less, and keeps no MD5s."""
+
+    def prepare(self) -> None:
+        self.orthanc.has_bulk = self.orthanc.has_md5s = False
+
+
+class NewOrthancStoreTests(OrthancStoreTests):
+    """One that gives parts of instances, and overwrites."""
+
+    def prepare(self) -> None:
+        self.orthanc.version = "1.12.6"
+        self.orthanc.has_ranges = self.orthanc.overwrites = True
+        self.patch(reader, "SMALL", 0)
+        self.store.begin()
 
 
 class LargeCommitTests(EmbeddedStoreTests):

@@ -246,3 +246,38 @@ class HeaderTests(SynchronousTestCase):
             read(bytes(data))
         except BadDicom as error:
             self.assertTrue(str(error))
+
+
+class PatientIdTests(SynchronousTestCase):
+    """What Debian's Orthanc 1.10.1 reads, which its identifiers are made of, right or wrong."""
+
+    KANJI = b"\x1b$B;3ED\x1b(B"
+
+    def patient_id(self, value: bytes, names: bytes) -> str:
+        value += b" " * (len(value) % 2)
+        names += b" " * (len(names) % 2)
+        data = make(patient="X" * len(value)).replace(b"X" * len(value), value)
+        element = b"\x08\x00\x05\x00CS" + len(names).to_bytes(2, "little") + names
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return read(with_elements(data, element)).dicom.patient_id
+
+    def test_by_the_first_character_set_that_is_named(self) -> None:
+        for names, value, expected in (
+            (rb"\ISO 2022 IR 87", self.KANJI + b":1", "\u5c71\u7530:1"),
+            (rb"\ISO 2022 IR 87\ISO 2022 IR 159", self.KANJI, "\u5c71\u7530"),
+            (rb"ISO 2022 IR 13\ISO 2022 IR 87", b"\x1b$B;3ED\x1b(JBO:1", ";3EDBO:1"),
+            (rb"ISO 2022 IR 100\ISO 2022 IR 87", self.KANJI + b"\xe9", ";3ED\xe9"),
+            (rb"ISO 2022 IR 6\ISO 2022 IR 87", self.KANJI + b":1", "$B;3ED(B:1"),
+            (rb"\ISO 2022 IR 149", b"\x1b$)C\xb1\xe812", "\uae4012"),
+            (rb"\ISO 2022 IR 58", b"\x1b$)A\xcd\xf512", "\u738b12"),
+            (b"ISO_IR 13", b"\xd4\xcf\xc0\xde12", "\uff94\uff8f\uff80\uff9e12"),
+            (b"ISO_IR 6", b"\xc1\xf512", "12"),
+            (b"ISO_IR 101", b"\xc1\xf512", "\xc1\u015112"),
+            (b"GB18030", b"\xc1\xf512", "\u521812"),
+        ):
+            self.assertEqual(self.patient_id(value, names), expected, names)
+
+    def test_what_is_ascii_is_what_it_says(self) -> None:
+        for names in (rb"ISO 2022 IR 13\ISO 2022 IR 87", b"ISO_IR 6", b"nonsense"):
+            self.assertEqual(self.patient_id(b"P 12-3", names), "P 12-3")

@@ -5,6 +5,7 @@ DICOM PS3.5 (character sets), PS3.3 (what the tags mean); the tags of each level
 Orthanc keeps.
 """
 
+import re
 from collections.abc import Mapping
 from typing import BinaryIO
 
@@ -25,6 +26,18 @@ from .elements import Element, ascii_text, open_elements, read_elements
 
 _CHARACTER_SET = 0x00080005
 _SOP_CLASS = 0x00080016
+_PATIENT_ID = 0x00100020
+_ASCII = ("ISO_IR 6", "ISO 2022 IR 6")
+_EXTENDED = {
+    f"ISO 2022 IR {number}": codec
+    for number, codec in (
+        *((13, "shift_jis"), (58, "gbk"), (149, "euc_kr"), (100, "iso8859-1"), (101, "iso8859-2")),
+        *((109, "iso8859-3"), (110, "iso8859-4"), (144, "iso8859-5"), (127, "iso8859-6")),
+        *((126, "iso8859-7"), (138, "iso8859-8"), (148, "iso8859-9"), (166, "tis-620")),
+    )
+}
+"""By the character set: what a text is read as once its escape sequences are gone."""
+_ESCAPE = re.compile(rb"\x1b[\x20-\x2f]+[\x30-\x7e]")
 
 MAIN_TAGS: Mapping[Level, tuple[int, ...]] = {
     Level.PATIENT: (0x00100010, 0x00100020, 0x00100030, 0x00100040, 0x00101000),
@@ -97,12 +110,15 @@ def read_header(file: BinaryIO, size: int) -> Header:
 
 
 def _to_header(syntax: str, elements: dict[int, Element], size: int) -> Header:
-    encodings = _encodings(elements.get(_CHARACTER_SET))
+    names = _character_sets(elements.get(_CHARACTER_SET))
+    encodings = _encodings(names)
     texts = {}
     for tag, element in elements.items():
         text = _text(element, encodings)
         if text:
             texts[tag] = text
+    if _PATIENT_ID in elements:
+        texts[_PATIENT_ID] = _patient_id(elements[_PATIENT_ID], names, texts.get(_PATIENT_ID, ""))
     missing = [_KEYWORDS[tag] for tag in (0x0020000D, 0x0020000E, 0x00080018) if not texts.get(tag)]
     if missing:
         raise BadDicom(f"The DICOM file (size: {size} bytes) has no {' and no '.join(missing)}")
@@ -116,14 +132,37 @@ def _to_header(syntax: str, elements: dict[int, Element], size: int) -> Header:
     return Header(dicom, hash_identifiers(dicom), tags, syntax, texts.get(_SOP_CLASS, ""))
 
 
-def _encodings(element: Element | None) -> list[str]:
-    if element is None:
+def _character_sets(element: Element | None) -> list[str]:
+    return ascii_text(element.value).split("\\") if element is not None else []
+
+
+def _encodings(names: list[str]) -> list[str]:
+    if not names:
         return ["iso8859"]
-    names = ascii_text(element.value).split("\\")
     try:
         return list(convert_encodings(names))
     except LookupError:
         return ["iso8859"]
+
+
+def _patient_id(element: Element, names: list[str], text: str) -> str:
+    """A PatientID as Orthanc reads it, which its identifiers are made of, right or wrong.
+
+    Of several character sets Orthanc goes by the first that is named, and drops the escape
+    sequences of the others: as Debian's 1.10.1 was seen to do.
+
+    :param text: what it really says.
+    """
+    value, first = element.value, next((name.strip() for name in names if name.strip()), "")
+    if value.isascii() and b"\x1b" not in value:
+        return text
+    if first in _ASCII:
+        kept = bytes(byte for byte in value if 0x20 <= byte < 0x7F)
+        return strip_padding(kept.decode("ascii"))
+    codec = _EXTENDED.get(first)
+    if len(names) < 2 or codec is None:
+        return text
+    return strip_padding(_ESCAPE.sub(b"", value).decode(codec, "replace"))
 
 
 def _text(element: Element, encodings: list[str]) -> str:

@@ -18,41 +18,65 @@ if TYPE_CHECKING:
     from .embedded import EmbeddedStore
 
 
-@implementer(IInstanceReader)
-class EmbeddedReader:
-    """See :class:`IInstanceReader`: one hop to a thread a read, however many files it covers."""
+class ClosableReader:
+    """The part of a reader that is closed at any time: what a read uses is given back after it."""
 
-    def __init__(self, store: "EmbeddedStore", chunks: Sequence[Chunk]) -> None:
-        self._store = store
-        self._chunks = deque(chunk for chunk in chunks if chunk.size)
-        self._paths: dict[str, str] | None = None
-        self._file: BinaryIO | None = None
-        self._done = 0
+    def __init__(self) -> None:
+        self.closed = False
         self._reading = False
-        self._closed = False
+
+    def fetch(self, limit: int) -> "Deferred[bytes]":
+        """Read; see :meth:`IInstanceReader.read`."""
+        raise NotImplementedError
+
+    def give_back(self) -> None:
+        """Give back what is open; it may be called twice."""
+        raise NotImplementedError
 
     def read(self, limit: int) -> "Deferred[bytes]":
         """See :meth:`IInstanceReader.read`."""
         self._reading = True
-        return self._store.threads.run(self._read, limit).addBoth(self._after_read)
+        return self.fetch(limit).addBoth(self._after_read)
 
     def _after_read(self, result: Any) -> Any:
         self._reading = False
-        if self._closed:
+        if self.closed:
             self.close()
         return result
 
     def close(self) -> None:
         """See :meth:`IInstanceReader.close`."""
-        self._closed = True
-        if self._file is not None and not self._reading:
+        self.closed = True
+        if not self._reading:
+            self.give_back()
+
+
+@implementer(IInstanceReader)
+class EmbeddedReader(ClosableReader):
+    """See :class:`IInstanceReader`: one hop to a thread a read, however many files it covers."""
+
+    def __init__(self, store: "EmbeddedStore", chunks: Sequence[Chunk]) -> None:
+        super().__init__()
+        self._store = store
+        self._chunks = deque(chunk for chunk in chunks if chunk.size)
+        self._paths: dict[str, str] | None = None
+        self._file: BinaryIO | None = None
+        self._done = 0
+
+    def fetch(self, limit: int) -> "Deferred[bytes]":
+        """See :meth:`IInstanceReader.read`."""
+        return self._store.threads.run(self._read, limit)
+
+    def give_back(self) -> None:
+        """See :meth:`IInstanceReader.close`."""
+        if self._file is not None:
             self._file.close()
             self._file = None
 
     def _read(self, limit: int) -> bytes:
         parts = []
         left = limit
-        while left and self._chunks and not self._closed:
+        while left and self._chunks and not self.closed:
             data = self._read_chunk(self._chunks[0], left)
             parts.append(data)
             left -= len(data)

@@ -1,4 +1,4 @@
-"""The staging area of one transfer in the embedded store: written, verified, synced, shown.
+"""The staging area of one transfer on our disk: written, verified, synced, then shown by its store.
 
 What is staged outlives the process: a log (``staging_log.py``) tells what was written, and what is
 found again counts only once it was read and is right. In memory an instance that is verified is one
@@ -30,7 +30,7 @@ from .staging_log import Claim, Contents, Head, StagingLog, file_name
 from .steps import Step
 
 if TYPE_CHECKING:
-    from .embedded import EmbeddedStore
+    from .staging_store import StagingStore
 
 _MOST_NAMED = 10
 """Instances that an error's text names; the error carries all."""
@@ -39,11 +39,11 @@ log = Logger()
 
 
 @implementer(IIncoming)
-class EmbeddedIncoming:
-    """See :class:`IIncoming`: a folder that no row of the index names, and a log."""
+class StagedIncoming:
+    """See :class:`IIncoming`: a folder that nobody sees, and a log."""
 
     def __init__(
-        self, store: "EmbeddedStore", name: str, staging_log: StagingLog, contents: Contents
+        self, store: "StagingStore", name: str, staging_log: StagingLog, contents: Contents
     ) -> None:
         """:param contents: what the log says; of an old one, :meth:`recover` must follow."""
         self.name = name
@@ -56,7 +56,8 @@ class EmbeddedIncoming:
         self._positions = {instance.id: n for n, instance in enumerate(self.instances)}
         self._maker = index.RowMaker()
         self._lock = threading.Lock()
-        self._deciding = threading.Lock()
+        self._deciding = False
+        self._decided = Waiters()
         self._files: dict[int, StagedFile] = {}
         self._verified = bytearray(len(self.instances))
         self._synced = bytearray(len(self.instances))
@@ -134,7 +135,8 @@ class EmbeddedIncoming:
                     self._verified[position] = 1
                     self._files.pop(position, None)
                     self._unsyncable.pop(position, None)
-                    self._unsynced.append(position)
+                    if self._store.keeps_files:
+                        self._unsynced.append(position)
 
     def _lose(self, position: int) -> None:
         """What is staged of an instance cannot be trusted: it must come again."""
@@ -307,8 +309,36 @@ class EmbeddedIncoming:
         await run_in_parallel(
             threads, count, self._sync, [n for n in wanted if not self._synced[n]]
         )
-        report: CommitReport = await threads.run(self._show)
-        return report
+        return await self._show()
+
+    async def _show(self) -> CommitReport:
+        """Have all shown; one at a time, and not while it is being discarded."""
+        while self._deciding:
+            await self._decided.wait()
+        if self._discarded:
+            raise errors.BadState("What was received is discarded: it cannot be committed")
+        if self.report is None:
+            await self._show_now()
+        assert self.report is not None
+        return self.report
+
+    def _show_now(self) -> "Deferred[None]":
+        """It goes on to its end where the caller is cancelled."""
+        outcome: Deferred[None] = Deferred()
+        self._deciding = True
+        Deferred.fromCoroutine(self._show_all()).addBoth(outcome.callback)
+        return outcome
+
+    async def _show_all(self) -> None:
+        try:
+            self.report = await self._store.show_staged(self)
+            self._release()
+        finally:
+            self._settled()
+
+    def _settled(self) -> None:
+        self._deciding = False
+        self._decided.fire()
 
     def _complete(self, position: int) -> None:
         file = self._file(position)
@@ -327,26 +357,19 @@ class EmbeddedIncoming:
             raise
 
     def _sync(self, position: int) -> None:
-        try:
-            sync_file(self._path(position))
-        except errors.TransfersError:
-            self._lose(position)
-            raise
+        if self._store.keeps_files:
+            try:
+                sync_file(self._path(position))
+            except errors.TransfersError:
+                self._lose(position)
+                raise
         self._synced[position] = 1
 
-    def _show(self) -> CommitReport:
-        with self._deciding:
-            if self._discarded:
-                raise errors.BadState("What was received is discarded: it cannot be committed")
-            if self.report is None:
-                self._check_synced()
-                self.report = self._store.show_staged(self)
-                self._store.tidy_up(self)
-                self._release()
-            return self.report
+    def check_synced(self) -> None:
+        """The last look before all is shown: nothing was taken back meanwhile.
 
-    def _check_synced(self) -> None:
-        """The last look before all is shown: nothing was taken back meanwhile."""
+        :raises CorruptedInstances: names what was.
+        """
         lost = [
             instance.id
             for n, instance in enumerate(self.instances)
@@ -392,16 +415,20 @@ class EmbeddedIncoming:
 
     def discard(self) -> "Deferred[bool]":
         """See :meth:`IIncoming.discard`."""
-        return self._store.threads.run(self._discard)
+        return Deferred.fromCoroutine(self._discard())
 
-    def _discard(self) -> bool:
-        with self._deciding:
-            if self.report is None and not self._discarded:
-                self._discarded = True
-                self._log.close()
-                self._store.remove_staged(self.name, *self.folder)
-                self._release()
-            return self.report is not None
+    async def _discard(self) -> bool:
+        while self._deciding:
+            await self._decided.wait()
+        if self.report is None and not self._discarded:
+            self._discarded = self._deciding = True
+            self._log.close()
+            try:
+                await self._store.discard_staged(self)
+            finally:
+                self._settled()
+            self._release()
+        return self.report is not None
 
     def close(self) -> "Deferred[None]":
         """See :meth:`IIncoming.close`."""

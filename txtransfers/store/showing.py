@@ -18,7 +18,7 @@ from .interfaces import CommitReport, Outcome
 from .steps import Step
 
 if TYPE_CHECKING:
-    from .reception import EmbeddedIncoming
+    from .reception import StagedIncoming
 
 BATCH_STEP = 500
 """Instances that are inserted in one step: others wait for that long, some 20 ms."""
@@ -35,7 +35,7 @@ class Showing:
         self._step = step
         self._one_large = FairLock()
 
-    def show(self, incoming: "EmbeddedIncoming", overwrite: bool) -> CommitReport:
+    def show(self, incoming: "StagedIncoming", overwrite: bool) -> CommitReport:
         """Show all files of a staging area, which are synced, or none; its folder stays open.
 
         :param overwrite: ``OverwriteInstances``.
@@ -55,7 +55,7 @@ class Showing:
 
         return self._database.write(transaction)
 
-    def _show_large(self, incoming: "EmbeddedIncoming", batch: Batch) -> CommitReport:
+    def _show_large(self, incoming: "StagedIncoming", batch: Batch) -> CommitReport:
         self._database.read(lambda db: _check_held(db, incoming))
         try:
             placed = self._add(incoming, batch)
@@ -67,7 +67,7 @@ class Showing:
             self._database.write(purge)
             raise
 
-    def _add(self, incoming: "EmbeddedIncoming", batch: Batch) -> list[_Placed]:
+    def _add(self, incoming: "StagedIncoming", batch: Batch) -> list[_Placed]:
         """All steps but the last, which a power cut may undo."""
         self._database.write(batch.begin, durable=False)
         self._step(Step.BATCH_BEGUN)
@@ -82,7 +82,7 @@ class Showing:
     def _decide(
         self,
         db: Any,
-        incoming: "EmbeddedIncoming",
+        incoming: "StagedIncoming",
         placed: Sequence[_Placed],
         outcomes: Sequence[Outcome],
     ) -> CommitReport:
@@ -104,7 +104,7 @@ class Showing:
             return self._database.write(lambda db: index.delete(db, level, id_))
 
 
-def _check_held(db: Any, incoming: "EmbeddedIncoming") -> None:
+def _check_held(db: Any, incoming: "StagedIncoming") -> None:
     lost = []
     for instance in incoming.instances:
         if instance.id in incoming.held:

@@ -3,9 +3,11 @@
 :mod:`.peers` makes the requests of the protocol with these; the server uses :class:`Stall` too.
 """
 
+import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from twisted.internet import error as net
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IProtocolFactory, IReactorTime, IStreamClientEndpoint
@@ -227,6 +229,45 @@ class _WideEndpoint:
 
     def connect(self, protocolFactory: IProtocolFactory) -> "Deferred[Any]":
         return self._inner.connect(protocolFactory).addCallback(self._prepare)
+
+
+def why(error: BaseException, unresolved: str) -> str:
+    """Why there is no answer, as advice.
+
+    :param error: see :func:`innermost`. :param unresolved: what to say of an unknown host name.
+    """
+    if isinstance(error, Stalled):
+        return f"no progress for {error.seconds:g} s; is it overloaded, is the link down?"
+    if isinstance(error, net.ConnectionRefusedError):
+        return "connection refused; is it running, and is the port right?"
+    if isinstance(error, net.DNSLookupError):
+        return unresolved
+    if isinstance(error, net.TimeoutError | net.TCPTimedOutError):
+        return "no connection in time; is the address right, does a firewall drop it?"
+    if isinstance(error, net.ConnectError):
+        return f"cannot connect: {error}"
+    broken = str(error).rstrip(".")
+    return f"the connection broke ({broken}); its log, or a proxy's, may tell why"
+
+
+_LONGEST_QUOTE = 300
+
+
+def what_orthanc_says(body: bytes) -> tuple[int, str] | None:
+    """Its code and its words in the body of an error; None where it is no Orthanc that speaks."""
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(said, dict) or "OrthancError" not in said:
+        return None
+    details = said.get("Details") or ""
+    text = f"{said.get('Message') or said['OrthancError']}"
+    code = said.get("OrthancStatus")
+    return (
+        code if isinstance(code, int) else 0,
+        (f"{text} ({details})" if details else text)[:_LONGEST_QUOTE],
+    )
 
 
 def innermost(error: BaseException) -> BaseException:

@@ -13,7 +13,6 @@ from typing import Any, NoReturn, TypeVar
 
 import attrs
 from treq.client import HTTPClient
-from twisted.internet import error as net
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferTimeoutError
 from twisted.internet.interfaces import IReactorTime
@@ -39,7 +38,15 @@ from ..wire import messages, pushes
 from ..wire.codec import ACCEPTED_CODECS, Codec, codec_names
 from ..wire.messages import LookupAnswer, Resource, TransferRequest
 from ..wire.pushes import PushOpened, PushStatus
-from .client import PlainAgent, Stall, Stalled, WideEndpointFactory, deliver, innermost
+from .client import (
+    PlainAgent,
+    Stall,
+    WideEndpointFactory,
+    deliver,
+    innermost,
+    what_orthanc_says,
+    why,
+)
 from .link import Link
 from .pool import Behind, Pool, Unused
 from .streams import Sink, collecting_sink
@@ -49,7 +56,6 @@ T = TypeVar("T")
 _ERROR_SIZE = 64 * 1024
 _MEET_S = 3.0
 """Seconds that a first connection may take before the first request, which has its own limit."""
-_LONGEST_QUOTE = 300
 PLUGIN = "transfers"
 
 
@@ -397,14 +403,14 @@ class Peer:
 
     def _refuse(self, answer: Answer, method: str, path: str, retry_after: str) -> NoReturn:
         text = f"{self._who} answered {answer.status} to {method} {_shorten(path)}"
-        reason = _reason(answer)
+        said = what_orthanc_says(answer.body)
         if answer.status in (401, 403):
             text += ": check the Username and Password of the peer in OrthancPeers"
-        elif reason is None:
+        elif said is None:
             busy = answer.status in (408, 429) or answer.status >= 500
             text += f" ({_quote(answer)}){'' if busy else f'. {_NO_PEER}'}"
         else:
-            text += f": {reason}"
+            text += f": {said[1]}"
             if answer.status == 404 and path in _NOT_FOUND:
                 text += f". {_NOT_FOUND[path]}, or it has no transfers accelerator"
         delay = int(retry_after) if retry_after.isdecimal() else None
@@ -418,24 +424,12 @@ class Peer:
         inner = innermost(error)
         if isinstance(inner, TransfersError):
             raise inner from error
-        if isinstance(inner, Stalled):
-            reason = f"no progress for {inner.seconds:g} s; is it overloaded, is the link down?"
-        elif isinstance(inner, net.ConnectionRefusedError):
-            reason = "connection refused; is it running, and is the port right?"
-        elif isinstance(inner, net.DNSLookupError):
-            reason = "its host name cannot be resolved; check Url in OrthancPeers"
-        elif isinstance(inner, net.TimeoutError | net.TCPTimedOutError):
-            reason = "no connection in time; is the address right, does a firewall drop it?"
-        elif isinstance(inner, net.ConnectError):
-            reason = f"cannot connect: {inner}"
-        elif isinstance(inner, ParseError | ValueError):
+        if isinstance(inner, ParseError | ValueError):
             said = inner.data[:60] if isinstance(inner, ParseError) else str(inner)
             raise PeerNonsense(
                 f"{self._who} answered {what} with something that is no HTTP ({said!r}). {_NO_PEER}"
             ) from error
-        else:
-            broken = str(inner).rstrip(".")
-            reason = f"the connection broke ({broken}); its log, or a proxy's, may tell why"
+        reason = why(inner, "its host name cannot be resolved; check Url in OrthancPeers")
         raise PeerUnreachable(f"{self._who}, {what}: {reason}") from error
 
 
@@ -474,21 +468,6 @@ _PATH = re.compile(r"/[!-~]*\Z", re.ASCII)
 
 def _is_json(answer: Answer) -> bool:
     return answer.body.lstrip()[:1] in (b"{", b"[")
-
-
-def _reason(answer: Answer) -> str | None:
-    """What an Orthanc says in the body of an error; None where it is no Orthanc that speaks."""
-    if not answer.body:
-        return None
-    try:
-        body = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(body, dict) or "OrthancError" not in body:
-        return None
-    details = body.get("Details") or ""
-    text = f"{body.get('Message') or body['OrthancError']}"
-    return (f"{text} ({details})" if details else text)[:_LONGEST_QUOTE]
 
 
 def _quote(answer: Answer) -> str:

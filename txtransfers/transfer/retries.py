@@ -17,6 +17,7 @@ from ..errors import (
     CorruptedInstances,
     PeerRefused,
     PeerUnreachable,
+    StoreUnavailable,
     TransfersError,
     WrongLength,
 )
@@ -26,15 +27,16 @@ T = TypeVar("T")
 _FIRST_DELAY_S = 1.0
 _LONGEST_DELAY_S = 30.0
 _BUSY = frozenset({408, 429, 500, 502, 503, 504})
+_PASSING = (PeerUnreachable, StoreUnavailable, WrongLength, BadCompression, CorruptedInstances)
 
 log = Logger()
 
 
 def is_worth_retrying(error: TransfersError) -> bool:
-    """Whether the same may succeed later: no answer, a cut or damaged one, a busy peer."""
+    """Whether the same may succeed later: no answer, a cut or damaged one, a busy peer or store."""
     if isinstance(error, PeerRefused):
         return error.status in _BUSY
-    return isinstance(error, PeerUnreachable | WrongLength | BadCompression | CorruptedInstances)
+    return isinstance(error, _PASSING)
 
 
 def delay_before(attempt: int, error: TransfersError) -> float:

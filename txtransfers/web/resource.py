@@ -43,6 +43,7 @@ _STATUSES: tuple[tuple[type[errors.TransfersError], int], ...] = (
     (errors.BadState, 409),
     (errors.BodyTooLarge, 413),
     (errors.TooBusy, 503),
+    (errors.StoreUnavailable, 503),
     (errors.StorageFull, 507),
     (errors.PeerError, 502),
 )

@@ -1,0 +1,212 @@
+"""What Orthanc's database says of instances: which there are, their sizes and MD5s.
+
+No file is read for that, unless Orthanc keeps no MD5s (``StoreMD5ForAttachments`` false). An MD5 is
+remembered with the UUID of the file it is of: one that is replaced has another.
+"""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import attrs
+from twisted.logger import Logger
+
+from ..errors import StorageFailure, UnknownResource
+from ..transfer.slots import run_all
+from ..wire.identifiers import is_identifier
+from ..wire.messages import Level, Resource
+from ..wire.plan import Instance
+from .rest import OrthancRest
+
+_SLICE = 500
+"""Instances that one request describes: some 200 KB of an answer."""
+_AT_ONCE = 8
+"""Requests at once to Orthanc's database, which it asks one after the other anyway."""
+_MOST_REMEMBERED = 50_000
+"""MD5s: about 20 MB of memory."""
+_BELOW = {"patients": "Studies", "studies": "Series", "series": "Instances"}
+_ROUTES = {Level.PATIENT: "patients", Level.STUDY: "studies", Level.SERIES: "series"}
+
+log = Logger()
+
+
+@attrs.frozen
+class Known:
+    """An instance as Orthanc has it at a moment; ``uuid`` is of its file.
+
+    :ivar md5: empty where nobody has asked for it.
+    """
+
+    id: str
+    uuid: str
+    size: int
+    md5: str = ""
+
+
+class Catalogue:
+    """See the module."""
+
+    def __init__(
+        self, rest: OrthancRest, read_md5: Callable[[Known], Awaitable[str | None]]
+    ) -> None:
+        """:param read_md5: reads an instance for its MD5; None where it is gone."""
+        self._rest = rest
+        self._read_md5 = read_md5
+        self._has_bulk = True
+        self._has_md5s = True
+        self._md5s: OrderedDict[str, tuple[str, str]] = OrderedDict()
+
+    async def lookup(self, resources: Sequence[Resource]) -> tuple[Instance, ...]:
+        """See :meth:`IInstanceStore.lookup`."""
+        named: set[str] = set()
+        below: set[str] = set()
+        for resource in dict.fromkeys(resources):
+            if not is_identifier(resource.id):
+                raise self._unknown(resource)
+            if resource.level is Level.INSTANCE:
+                named.add(resource.id)
+            else:
+                below.update(await self._below(resource))
+        found = await self.find(sorted(named | below))
+        for id_ in named:
+            if id_ not in found:
+                raise self._unknown(Resource(Level.INSTANCE, id_))
+        return tuple(Instance(k.id, k.size, k.md5) for _id, k in sorted(found.items()))
+
+    def _unknown(self, resource: Resource) -> UnknownResource:
+        level = resource.level.value.lower()
+        return UnknownResource(f"{self._rest.who} has no {level} {resource.id[:100]}")
+
+    async def _below(self, resource: Resource) -> list[str]:
+        route = _ROUTES[resource.level]
+        ids = [resource.id]
+        try:
+            while route != "instances":
+                lists: list[list[str]] = []
+                await run_all((partial(self._children, route, id_, lists) for id_ in ids), _AT_ONCE)
+                ids = [id_ for each in lists for id_ in each]
+                route = _BELOW[route].lower()
+        except UnknownResource:
+            raise self._unknown(resource) from None
+        return ids
+
+    async def _children(self, route: str, id_: str, lists: list[list[str]]) -> None:
+        told = await self._rest.get_json(f"/{route}/{id_}")
+        name = _BELOW[route]
+        children = told.get(name) if isinstance(told, dict) else None
+        if not isinstance(children, list) or not all(map(_is_id, children)):
+            raise self._nonsense(f"/{route}/{id_}", f"no list of {name}")
+        lists.append(children)
+
+    async def find(
+        self, ids: Sequence[str], sizes: Mapping[str, int] | None = None
+    ) -> dict[str, Known]:
+        """Those of ``ids`` that are in Orthanc, with their MD5s.
+
+        :param sizes: of one that has another size than this nobody wants the MD5.
+        """
+        found = await self.describe(ids)
+        unknown = [
+            known
+            for known in found.values()
+            if not known.md5 and (sizes is None or sizes[known.id] == known.size)
+        ]
+        await run_all((partial(self._learn, known, found) for known in unknown), _AT_ONCE)
+        return found
+
+    async def describe(self, ids: Sequence[str]) -> dict[str, Known]:
+        """Those of ``ids`` that are in Orthanc, with the MD5s that are remembered."""
+        wanted = [id_ for id_ in dict.fromkeys(ids) if is_identifier(id_)]
+        found: dict[str, Known] = {}
+        slices = (wanted[n : n + _SLICE] for n in range(0, len(wanted), _SLICE))
+        await run_all((partial(self._describe, some, found) for some in slices), 2)
+        return found
+
+    async def _describe(self, ids: Sequence[str], found: dict[str, Known]) -> None:
+        if self._has_bulk:
+            question = {"Resources": ids, "Level": "Instance", "Short": True, "Metadata": False}
+            try:
+                told = await self._rest.post_json("/tools/bulk-content", question)
+            except UnknownResource:  # before Orthanc 1.9.4
+                self._has_bulk = False
+            else:
+                self._take(told, found)
+                return
+        await run_all((partial(self._describe_one, id_, found) for id_ in ids), _AT_ONCE)
+
+    async def _describe_one(self, id_: str, found: dict[str, Known]) -> None:
+        with suppress(UnknownResource):
+            self._take([await self._rest.get_json(f"/instances/{id_}")], found)
+
+    def _take(self, told: Any, found: dict[str, Known]) -> None:
+        if not isinstance(told, list):
+            raise self._nonsense("/tools/bulk-content", "no list")
+        for each in told:
+            try:
+                id_, size, uuid = each["ID"], each["FileSize"], each.get("FileUuid", "")
+            except (TypeError, KeyError, AttributeError):
+                raise self._nonsense("/tools/bulk-content", "no instance") from None
+            if not _is_id(id_) or not isinstance(size, int) or not isinstance(uuid, str):
+                raise self._nonsense("/tools/bulk-content", "no instance")
+            known_uuid, md5 = self._md5s.get(id_, ("", ""))
+            found[id_] = Known(id_, uuid, size, md5 if known_uuid == uuid and uuid else "")
+
+    async def _learn(self, known: Known, found: dict[str, Known]) -> None:
+        md5 = await self._ask_md5(known) if self._has_md5s else None
+        if md5 is None:
+            md5 = await self._read_md5(known)
+            if md5 is None:  # it is gone
+                del found[known.id]
+                return
+            if self._has_md5s:
+                self._has_md5s = False
+                log.warn(
+                    "{who} keeps no MD5 of instance {id}: each instance is read to know it. Set its"
+                    " StoreMD5ForAttachments to true, and restart this daemon",
+                    who=self._rest.who,
+                    id=known.id,
+                )
+        found[known.id] = attrs.evolve(known, md5=md5)
+        self.remember(known, md5)
+
+    async def _ask_md5(self, known: Known) -> str | None:
+        path = f"/instances/{known.id}/attachments/dicom/md5"
+        try:
+            answer = await self._rest.request("GET", path)
+        except UnknownResource:
+            return None
+        md5 = answer.body.decode("latin-1").strip().lower()
+        if not md5:
+            return None
+        if len(md5) != 32 or not set(md5) <= set("0123456789abcdef"):
+            raise self._nonsense(path, "no MD5")
+        return md5
+
+    def remember(self, known: Known, md5: str) -> None:
+        """The file that Orthanc has has that MD5."""
+        if known.uuid:
+            self._md5s[known.id] = (known.uuid, md5)
+            self._md5s.move_to_end(known.id)
+            while len(self._md5s) > _MOST_REMEMBERED:
+                self._md5s.popitem(last=False)
+
+    def _nonsense(self, path: str, what: str) -> StorageFailure:
+        return StorageFailure(
+            f"{self._rest.who} answered {path} with {what}: is Store.Url that of an Orthanc?"
+        )
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and is_identifier(value)
+
+
+def same(instances: Iterable[Instance], found: Mapping[str, Known]) -> tuple[int, ...]:
+    """The positions of those of ``instances`` that are in Orthanc with the same content."""
+    return tuple(
+        position
+        for position, instance in enumerate(instances)
+        if (known := found.get(instance.id)) is not None
+        and (known.size, known.md5) == (instance.size, instance.md5)
+    )

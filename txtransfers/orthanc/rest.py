@@ -1,0 +1,273 @@
+"""Requests to Orthanc's REST API, and what becomes of its refusals.
+
+Whatever goes wrong is an error of the store that names Orthanc's address and reads like advice.
+Time limits mean *no progress for so long*. Used by the other modules of this room.
+"""
+
+from base64 import b64encode
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
+from typing import Any, NoReturn, TypeVar
+
+import attrs
+import msgspec
+from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IReactorTime
+from twisted.web._newclient import ParseError
+from twisted.web.client import RequestTransmissionFailed, ResponseNeverReceived
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IBodyProducer
+
+from ..config import OrthancSettings
+from ..errors import (
+    BadDicom,
+    BodyTooLarge,
+    StorageFailure,
+    StorageFull,
+    StoreUnavailable,
+    TransfersError,
+    UnknownResource,
+)
+from ..threads import IThreads
+from ..transfer.client import Stall, deliver, innermost, what_orthanc_says, why
+from ..transfer.retries import with_retries
+from ..transfer.streams import MemorySlices, RequestBody, Sink, collecting_sink
+from .connection import TLS_ERRORS, Agents
+
+T = TypeVar("T")
+
+_MAX_ANSWER = 64 * 2**20
+"""Bytes of a JSON answer: a series of half a million instances."""
+_SMALL_ANSWER = 4096
+"""One that is parsed sooner than a thread could be told to."""
+_ERROR_SIZE = 64 * 1024
+_RETRIES = 5
+"""Of one request that found Orthanc busy, restarting or unreachable: half a minute in all."""
+
+_SLOWEST_STORING = 10 * 2**20
+"""Bytes in a second: Orthanc takes a file whole before it stores it, and is silent meanwhile."""
+
+_BUSY = frozenset({408, 429, 502, 503, 504})
+_FULL_STORAGE = 19
+_BAD_FILE = 15
+_LOCKED = 24
+"""Orthanc's codes: FullStorage, BadFileFormat, DatabaseUnavailable."""
+
+Make = Callable[[Stall], IBodyProducer]
+
+
+@attrs.frozen
+class Answer:
+    """An answer: its status, its body where that was asked for, its headers."""
+
+    status: int
+    body: bytes
+    headers: Headers
+
+    def header(self, name: str) -> str:
+        """The first of that name; empty where there is none."""
+        return (self.headers.getRawHeaders(name) or [""])[0]
+
+
+class OrthancRest:
+    """See the module."""
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        threads: IThreads,
+        agents: Agents,
+        settings: OrthancSettings,
+        http_timeout: float,
+    ) -> None:
+        """:param http_timeout: seconds without progress, where the store has no ``Timeout``."""
+        self.threads = threads
+        self.url = settings.url.rstrip("/")
+        self.username = settings.username
+        self._clock = clock
+        self._timeout = settings.timeout or http_timeout
+        self._agents = agents
+        headers = dict(settings.headers)
+        if settings.username:
+            pair = f"{settings.username}:{settings.password}".encode()
+            headers["Authorization"] = f"Basic {b64encode(pair).decode()}"
+        self._headers = headers
+
+    @property
+    def who(self) -> str:
+        """How errors call it."""
+        return f"Orthanc ({self.url}/)"
+
+    async def close(self) -> None:
+        """Close the idle connections."""
+        await self._agents.close()
+
+    async def retrying(self, request: Callable[[], Awaitable[T]]) -> T:
+        """Call ``request`` until Orthanc is there, at most a few times."""
+        return await with_retries(self._clock, _RETRIES, request, lambda: None)
+
+    # Requests
+
+    async def get_json(self, path: str) -> Any:
+        """What is at ``path``. Raises :class:`UnknownResource` for a 404."""
+        return await self._parse(await self.request("GET", path), path)
+
+    async def post_json(self, path: str, value: Any) -> Any:
+        """What Orthanc answers to a JSON value."""
+        body = await self.threads.run(msgspec.json.encode, value)
+
+        def make(stall: Stall) -> IBodyProducer:
+            return RequestBody(len(body), MemorySlices([body]), lambda _size: stall.touch())
+
+        answer = await self.request("POST", path, make)
+        return await self._parse(answer, path)
+
+    async def upload(self, make: Make, size: int, on_again: Callable[[], None]) -> Any:
+        """``POST /instances`` with a DICOM file of ``size``: what Orthanc says became of it.
+
+        :param on_again: called when it is sent once more, though Orthanc may have got it.
+        """
+        headers = {"Content-Type": "application/dicom"}
+        patience = size / _SLOWEST_STORING
+        answer = await self.request(
+            "POST", "/instances", make, headers, on_again=on_again, patience=patience
+        )
+        return await self._parse(answer, "/instances")
+
+    async def delete(self, path: str) -> None:
+        """Delete what is at ``path``; what is not there need not be deleted."""
+        await self.request("DELETE", path, accepted=(200, 404))
+
+    async def fetch(
+        self, path: str, sink: Sink, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """The body of what is at ``path`` into ``sink``; returns when the sink has it all."""
+        return await self.request("GET", path, headers=headers, accepted=(200, 206), sink=sink)
+
+    async def _parse(self, answer: Answer, path: str) -> Any:
+        try:
+            if len(answer.body) <= _SMALL_ANSWER:
+                return msgspec.json.decode(answer.body)
+            return await self.threads.run(msgspec.json.decode, answer.body)
+        except (msgspec.DecodeError, RecursionError):
+            raise StorageFailure(
+                f"{self.who} answered {path} with something that is no JSON"
+                f" ({answer.body[:60]!r}): is Store.Url that of an Orthanc?"
+            ) from None
+
+    # How they are made
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        make: Make | None = None,
+        headers: Mapping[str, str] | None = None,
+        accepted: Collection[int] = (200,),
+        sink: Sink | None = None,
+        on_again: Callable[[], None] = lambda: None,
+        patience: float = 0.0,
+    ) -> Answer:
+        """One request; if a warm connection turns out to be gone, once more on a new one.
+
+        :param patience: further seconds that may pass without progress.
+        """
+        ask = partial(
+            self._try,
+            method=method,
+            path=path,
+            make=make,
+            headers=headers,
+            accepted=accepted,
+            sink=sink,
+            patience=patience,
+        )
+        try:
+            return await ask(self._agents.warm)
+        except (ResponseNeverReceived, RequestTransmissionFailed) as error:
+            if sink is not None and sink.taken:
+                self._explain(error, method, path)
+            on_again()
+        except Exception as error:
+            self._explain(error, method, path)
+        try:
+            return await ask(self._agents.fresh)
+        except Exception as error:
+            self._explain(error, method, path)
+
+    async def _try(
+        self,
+        agent: IAgent,
+        method: str,
+        path: str,
+        make: Make | None,
+        headers: Mapping[str, str] | None,
+        accepted: Collection[int],
+        sink: Sink | None,
+        patience: float,
+    ) -> Answer:
+        stall = Stall(self._clock, self._timeout + patience)
+        named = {**self._headers, **(headers or {})}
+        response: Any = await stall.watch(
+            agent.request(
+                method.encode(),
+                (self.url + path).encode("ascii"),
+                Headers({name: [text] for name, text in named.items()}),
+                make(stall) if make is not None else None,
+            )
+        )
+        if response.code in accepted and sink is not None:
+            await deliver(response, sink, stall, _ignore)
+            return Answer(response.code, b"", response.headers)
+        limit = _MAX_ANSWER if response.code in accepted else _ERROR_SIZE
+        collector, parts = collecting_sink(limit)
+        await deliver(response, collector, stall, _ignore)
+        answer = Answer(response.code, b"".join(parts), response.headers)
+        if response.code not in accepted:
+            self._refuse(answer, method, path)
+        return answer
+
+    def _refuse(self, answer: Answer, method: str, path: str) -> NoReturn:
+        code, reason = what_orthanc_says(answer.body) or (0, "")
+        text = f"{self.who} answered {answer.status} to {method} {path[:120]}"
+        said = f": {reason}" if reason else ""
+        if answer.status == 404:
+            raise UnknownResource(f"{text}{said}")
+        if answer.status in (401, 403):
+            raise StorageFailure(
+                f"{text}: check Username and Password under Store, and what that user may do"
+            )
+        if answer.status == 507 or code == _FULL_STORAGE:
+            raise StorageFull(f"{text}{said}: its disk, or its MaximumStorageSize, is exhausted")
+        if answer.status in _BUSY or code == _LOCKED:
+            raise StoreUnavailable(f"{text}{said}: it is busy, or being restarted; try again later")
+        if code == _BAD_FILE:
+            raise BadDicom(f"{text}{said}")
+        raise StorageFailure(f"{text}{said}: its log may tell more")
+
+    def _explain(self, error: Exception, method: str, path: str) -> NoReturn:
+        """Raise ``error`` as the store's word for it."""
+        if isinstance(error, BodyTooLarge):
+            raise StorageFailure(f"{self.who}, {method} {path[:120]}: {error}") from error
+        if isinstance(error, TransfersError | CancelledError):
+            raise error
+        inner = innermost(error)
+        if isinstance(inner, TransfersError):
+            raise inner from error
+        what = f"{self.who}, {method} {path[:120]}"
+        if isinstance(inner, TLS_ERRORS):
+            raise StorageFailure(
+                f"{what}: its certificate, or ours, is not accepted ({inner}); check Url,"
+                " HttpsCACertificates and CertificateFile under Store"
+            ) from error
+        if isinstance(inner, ParseError):
+            raise StorageFailure(
+                f"{what}: the answer is no HTTP ({inner.data[:60]!r}); is it https, or the wrong"
+                " port? Check Url under Store"
+            ) from error
+        reason = why(inner, "its host name cannot be resolved; check Url under Store")
+        raise StoreUnavailable(f"{what}: {reason}") from error
+
+
+def _ignore(_left: int) -> None:
+    pass

@@ -1,0 +1,112 @@
+"""Files on their way into Orthanc: what is sent, and what it says became of each."""
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import Logger
+
+from .. import errors
+from ..store.interfaces import Outcome
+from ..threads import IThreads
+from ..wire.identifiers import is_identifier
+from .files import file_body
+from .import_journal import Entry, Record
+from .rest import OrthancRest
+
+_NAMED = 300
+"""Characters of a reason that an error quotes."""
+
+SUCCESS = "Success"
+ALREADY_STORED = "AlreadyStored"
+SENT_AGAIN = "SentAgain"
+"""What Orthanc says became of a file; and that it has one that it may have got from us before."""
+
+log = Logger()
+
+
+@attrs.define
+class Work:
+    """One import under way.
+
+    :ivar outcomes: by position, as far as they are decided.
+    """
+
+    name: str
+    record: Record
+    outcomes: dict[int, Outcome]
+
+    def path(self, entry: Entry) -> str:
+        """The file that is sent."""
+        return os.path.join(self.record.folder, f"{entry.position}.dcm")
+
+    def kept_path(self, entry: Entry) -> str:
+        """The file that was there, while it is being replaced."""
+        return os.path.join(self.record.folder, f"{entry.position}.before")
+
+
+class Sender:
+    """Sends files to Orthanc."""
+
+    def __init__(self, rest: OrthancRest, threads: IThreads, at_once: int) -> None:
+        """:param at_once: ``CommitThreadsCount``."""
+        self._rest = rest
+        self._threads = threads
+        self._at_once = at_once
+
+    async def each(self, entries: Sequence[Entry], do: Callable[[Entry], Any]) -> None:
+        """Do it with each, several at once. After the first error none is begun; raises that."""
+        queue = iter(entries)
+        failed: list[BaseException] = []
+
+        async def worker() -> None:
+            for entry in queue:
+                if failed:
+                    return
+                try:
+                    await do(entry)
+                except Exception as error:
+                    failed.append(error)
+
+        workers = [Deferred.fromCoroutine(worker()) for _ in range(self._at_once)]
+        await DeferredList(workers, consumeErrors=True)
+        if failed:
+            raise failed[0]
+
+    async def post(self, work: Work, entry: Entry) -> str:
+        """Send what is new; gives the status that Orthanc tells, or that it comes again."""
+        again = [entry.is_sent]
+        entry.is_sent = True
+        on_again = partial(again.append, True)
+        status, id_ = await self.send(work.path(entry), entry.size, on_again)
+        if id_ != entry.id:
+            log.warn(
+                "{who} stored instance {id} as {other}: something there changes what it receives",
+                who=self._rest.who,
+                id=entry.id,
+                other=id_[:100],
+            )
+        entry.stored_as = id_
+        return SENT_AGAIN if any(again) and status == ALREADY_STORED else status
+
+    async def send(
+        self, path: str, size: int, on_again: Callable[[], None] = lambda: None
+    ) -> tuple[str, str]:
+        """Send a file; gives the status and the identifier that Orthanc tells."""
+        told = await self._rest.upload(file_body(self._threads, path, size), size, on_again)
+        status = told.get("Status") if isinstance(told, dict) else None
+        if status == "FilteredOut":
+            raise errors.StorageFailure(
+                f"the filter of {self._rest.who} refused it (a script or a plugin of it)"
+            )
+        if status not in (SUCCESS, ALREADY_STORED):
+            raise errors.StorageFailure(
+                f"{self._rest.who} answered with the status {str(status)[:_NAMED]}"
+            )
+        id_ = told.get("ID")
+        if not isinstance(id_, str) or not is_identifier(id_):
+            raise errors.StorageFailure(f"{self._rest.who} told no identifier of what it stored")
+        return str(status), id_
