@@ -589,6 +589,8 @@ class StoreTests(ConfigTestCase):
                 headers={},
                 timeout=None,
                 cache_size=2**30,
+                proxy_timeout=3600,
+                explorer_root="/ui/",
                 https_verify=True,
                 https_ca_certificates="",
                 certificate_file="",

@@ -43,6 +43,8 @@ from .transfer.peers import Peer
 from .transfer.pull import Pull, staging_name
 from .transfer.push import Push
 from .transfer.slots import Slots
+from .web.gateway.tree import Gateway
+from .web.gateway.upstream import Upstream, endpoint
 from .web.server import StreamingSite
 from .web.site import SiteParts, make_site
 from .wire.messages import TransferRequest
@@ -52,6 +54,9 @@ _THREADS_BESIDE_COMMITS = 8
 _COMMITS_AT_ONCE = 4
 _JOURNAL_FILE = "jobs.sqlite"
 _LOCK_FILE = "lock"
+
+_CONNECT_S = 10.0
+"""Seconds that a connection to the Orthanc behind us may take."""
 
 _HOUSEKEEPING_S = 30.0
 """Seconds between two looks for what has expired; less where that may be sooner."""
@@ -206,6 +211,7 @@ class Daemon(Service):
             )
             for name, peer in settings.peers.items()
         }
+        self._gateway = self._make_gateway()
         self._build_transfers()
         self._jobs = JobRunner(
             reactor,
@@ -276,6 +282,15 @@ class Daemon(Service):
             settings.maximum_storage_size,
         )
 
+    def _make_gateway(self) -> Gateway | None:
+        """What hands requests on to the Orthanc that is the store."""
+        store = self._settings.store
+        if store is None:
+            return None
+        there = endpoint(self._reactor, store.url, _CONNECT_S)
+        upstream = Upstream(self._reactor, there, store.url, store.proxy_timeout)
+        return Gateway(upstream, store.explorer_root)
+
     def _make_journal(self) -> IJournal:
         if not self._settings.save_jobs:
             return MemoryJournal()
@@ -335,6 +350,7 @@ class Daemon(Service):
                 self._parts.originator,
                 lambda: int(self._memory.held),
                 self._parts.bandwidth,
+                self._gateway,
             )
         )
 
@@ -402,6 +418,8 @@ class Daemon(Service):
         await self._within(_TRANSACTIONS_STOP_S, self._transactions.stop(), "receptions")
         if self._site is not None:
             self._site.abort_connections()
+        if self._gateway is not None:
+            self._gateway.upstream.close()
         for peer in self._peers.values():
             await self._within(_TRANSACTIONS_STOP_S, peer.close(), "connections")
         if isinstance(self._store, OrthancStore):

@@ -38,6 +38,8 @@ from txtransfers.transfer.link import Link
 from txtransfers.transfer.parts import ITransfer, Limits, Memo, Parts, is_passing
 from txtransfers.transfer.progress import Progress
 from txtransfers.transfer.slots import Slots
+from txtransfers.web.gateway.tree import Gateway
+from txtransfers.web.gateway.upstream import Upstream
 from txtransfers.web.site import SiteParts, make_site
 from txtransfers.wire.identifiers import DicomIdentifiers, ResourceIdentifiers
 from txtransfers.wire.messages import TransferRequest
@@ -217,8 +219,12 @@ class House:
         peers: Iterable[FakePeer] = (),
         make_transfer: Callable[[Direction, TransferRequest, Memo], Any] | None = None,
         store: Any = None,
+        endpoint: Any = None,
     ) -> None:
-        """:param folder: where an embedded store and its archive are made; :meth:`stop` ends it."""
+        """:param folder: where an embedded store and its archive are made; :meth:`stop` ends it.
+
+        :param endpoint: where the Orthanc is that ``Store`` names.
+        """
         self.clock = Clock()
         self.threads = SynchronousThreads()
         self.settings: Settings = parse(
@@ -264,6 +270,7 @@ class House:
         self.transactions = PushTransactions(
             self.clock, self.threads, self.store, transfers.max_push_transactions, Slots(8)
         )
+        self.gateway = self._make_gateway(endpoint)
         self.site = make_site(
             SiteParts(
                 self.settings,
@@ -278,9 +285,17 @@ class House:
                 ORIGINATOR,
                 lambda: 0,
                 self.bandwidth,
+                self.gateway,
             )
         )
         self.site.reactor = self.clock  # type: ignore[assignment]
+
+    def _make_gateway(self, endpoint: Any) -> Gateway | None:
+        store = self.settings.store
+        if store is None:
+            return None
+        upstream = Upstream(self.clock, endpoint, store.url, store.proxy_timeout)
+        return Gateway(upstream, store.explorer_root)
 
     def _wall_clock(self) -> float:
         return 1_795_000_000 + self.clock.seconds()

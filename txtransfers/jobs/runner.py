@@ -136,6 +136,10 @@ class JobRunner:
             self._look_at(self._jobs[id_])
         return tuple(self._jobs.values())
 
+    def has(self, id_: str) -> bool:
+        """Whether there is a job of that identifier."""
+        return id_ in self._jobs
+
     def job(self, id_: str) -> Job:
         """One job.
 

@@ -94,6 +94,10 @@ class Jobs(ApiResource):
         now = self._wall_clock()
         return [job_json(job, now) for job in self._jobs.jobs()]
 
+    def has(self, id_: str) -> bool:
+        """Whether there is a job of that identifier."""
+        return self._jobs.has(id_)
+
     def getChild(self, path: bytes, request: Request) -> Resource:
         """One job."""
         return JobNode(path.decode("utf-8", "replace"), self._jobs, self._wall_clock)

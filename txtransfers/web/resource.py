@@ -45,7 +45,10 @@ _STATUSES: tuple[tuple[type[errors.TransfersError], int], ...] = (
     (errors.TooBusy, 503),
     (errors.StoreUnavailable, 503),
     (errors.StorageFull, 507),
+    (errors.PeerIncomplete, 400),
     (errors.PeerError, 502),
+    (errors.OrthancSilent, 504),
+    (errors.OrthancUnreachable, 502),
 )
 
 log = Logger()
