@@ -23,8 +23,8 @@ from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
 
 from . import __version__
-from .config import Settings, default, load
-from .errors import ConfigurationError, TransfersError
+from .config import PeerSettings, Settings, default, load
+from .errors import ConfigurationError, TransfersError, UnknownResource
 from .jobs.journal import IJournal, MemoryJournal, SqliteJournal
 from .jobs.model import ENDED, Direction
 from .jobs.runner import JobLimits, JobRunner
@@ -36,6 +36,7 @@ from .store.embedded import EmbeddedStore
 from .threads import Threads
 from .transfer.bandwidth import Bandwidth
 from .transfer.congestion import choose, current
+from .transfer.directory import Directory
 from .transfer.incoming import PushTransactions, is_push
 from .transfer.link import Link
 from .transfer.parts import STREAMED, ITransfer, Limits, Memo, Parts
@@ -43,6 +44,7 @@ from .transfer.peers import Peer
 from .transfer.pull import Pull, staging_name
 from .transfer.push import Push
 from .transfer.slots import Slots
+from .web.gateway.peers import OrthancPeers
 from .web.gateway.tree import Gateway
 from .web.gateway.upstream import Upstream, endpoint
 from .web.server import StreamingSite
@@ -199,19 +201,8 @@ class Daemon(Service):
         )
         self._store = self._make_store()
         self._journal = self._make_journal()
-        self._peers = {
-            name: Peer(
-                reactor,
-                self._threads,
-                name,
-                peer,
-                settings.http_timeout,
-                Link(reactor, transfers.threads, transfers.max_threads),
-                self._congestion,
-            )
-            for name, peer in settings.peers.items()
-        }
         self._gateway = self._make_gateway()
+        self._peers = self._make_peers()
         self._build_transfers()
         self._jobs = JobRunner(
             reactor,
@@ -291,6 +282,26 @@ class Daemon(Service):
         upstream = Upstream(self._reactor, there, store.url, store.proxy_timeout)
         return Gateway(upstream, store.explorer_root)
 
+    def _make_peers(self) -> Directory:
+        settings = self._settings
+        ours = {name: self._make_peer(name, peer) for name, peer in settings.peers.items()}
+        if settings.store is None or self._gateway is None:
+            return Directory(ours)
+        upstream = self._gateway.upstream
+        return OrthancPeers(ours, upstream, settings.store, self._threads, self._make_peer)
+
+    def _make_peer(self, name: str, peer: PeerSettings) -> Peer:
+        reactor, transfers = self._reactor, self._settings.transfers
+        return Peer(
+            reactor,
+            self._threads,
+            name,
+            peer,
+            self._settings.http_timeout,
+            Link(reactor, transfers.threads, transfers.max_threads),
+            self._congestion,
+        )
+
     def _make_journal(self) -> IJournal:
         if not self._settings.save_jobs:
             return MemoryJournal()
@@ -298,18 +309,19 @@ class Daemon(Service):
         return SqliteJournal(path, self._threads)
 
     def _describe_peer(self, name: str) -> tuple[str, str]:
-        peer = self._settings.peers.get(name)
-        return self._settings.name, peer.url if peer is not None else ""
+        peer = self._peers.get(name)
+        return self._settings.name, peer.settings.url if peer is not None else ""
 
     def _make_transfer(
         self, direction: Direction, request: TransferRequest, memo: Memo
     ) -> ITransfer:
-        peer = self._peers.get(request.peer)
-        if peer is None:
+        try:
+            peer = self._peers.find(request.peer)
+        except UnknownResource:
             raise ConfigurationError(
                 f'The peer "{request.peer}" is not in OrthancPeers any more: put it there again,'
                 " restart, and resubmit the job"
-            )
+            ) from None
         make = Push if direction is Direction.PUSH else Pull
         return make(self._parts, peer, request, memo)
 
@@ -358,6 +370,7 @@ class Daemon(Service):
         if self._forget_jobs:
             known = await self._journal.load()
             await self._journal.forget([job.id for job in known])
+        await self._peers.refresh()
         await self._jobs.start()
         await self._drop_orphans()
         if isinstance(self._store, OrthancStore):

@@ -16,8 +16,8 @@ from ..jobs.runner import JobRunner
 from ..store.interfaces import IArchive, IInstanceStore
 from ..threads import IThreads
 from ..transfer.bandwidth import Bandwidth
+from ..transfer.directory import Directory
 from ..transfer.incoming import PushTransactions
-from ..transfer.peers import Peer
 from .archive import FindTool, LookupTool, add_archive
 from .gateway.door import Door
 from .gateway.exchange import HandOn
@@ -47,7 +47,7 @@ class SiteParts:
     store: IInstanceStore
     archive: IArchive | None
     jobs: JobRunner
-    peers: Mapping[str, Peer]
+    peers: Directory
     transactions: PushTransactions
     originator: str
     used_cache: Callable[[], int]

@@ -14,6 +14,7 @@ from .upstream import Upstream
 _KNOWN_S = 10.0
 """Seconds for which it is not asked again."""
 _ENOUGH = 64 * 1024
+_PATIENCE_S = 10.0
 _REFUSALS = (401, 403)
 
 
@@ -30,9 +31,9 @@ class Door:
         """Whether a request without credentials is refused there; when in doubt, no."""
         now = self._clock.seconds()
         if self._asked is None or now - self._asked > _KNOWN_S:
-            headers: list[Header] = [(b"Host", self._upstream.host or b"localhost")]
+            headers: list[Header] = [(b"Host", self._upstream.netloc)]
             try:
-                answer = await self._upstream.fetch(b"/system", headers, _ENOUGH)
+                answer = await self._upstream.fetch(b"/system", headers, _ENOUGH, _PATIENCE_S)
             except TransfersError:
                 return False
             self._guards_itself = answer.head.status in _REFUSALS

@@ -147,7 +147,8 @@ class Upstream:
         self.patience = patience
         parts = urlsplit(url)
         self._prefix = parts.path.rstrip("/").encode()
-        self.host = None if _LOOPBACK.fullmatch(parts.hostname or "") else parts.netloc.encode()
+        self.netloc = parts.netloc.encode()
+        self.host = None if _LOOPBACK.fullmatch(parts.hostname or "") else self.netloc
         """The ``Host`` that it is asked for: a name may be one of several at an address. On this
         machine it is the client's own, so that Orthanc sees what its client sees."""
         self.clock: IReactorTime = reactor
@@ -199,15 +200,19 @@ class Upstream:
             self.forget(connection)
             connection.transport.abortConnection()
 
-    async def fetch(self, target: bytes, headers: list[Header], limit: int) -> Fetched:
+    async def fetch(
+        self, target: bytes, headers: list[Header], limit: int, patience: float | None = None
+    ) -> Fetched:
         """GET a path that is Orthanc's, in memory.
+
+        :param patience: seconds without progress; None for those of all requests.
 
         :raises OrthancUnreachable: it gave no answer, or none of HTTP.
         :raises BodyTooLarge: the answer has more than ``limit`` bytes.
         """
         for may_be_used in (True, False):
             connection = await self.take(may_be_used)
-            stall = Stall(self.clock, self.patience)
+            stall = Stall(self.clock, patience or self.patience)
             collector = _Collector(connection, limit, stall)
             head = request_head(b"GET", self.target(target), headers)
             connection.ask(b"GET", head, collector, has_body=False)
