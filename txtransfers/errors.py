@@ -129,6 +129,10 @@ class PeerIncomplete(PeerError):
     """A peer is known by Orthanc's configuration only, which does not tell all that is needed."""
 
 
+class RemoteJobFailed(PeerError):
+    """A job at a peer, which was to do something for us, has failed there."""
+
+
 class OrthancUnreachable(TransfersError):
     """The Orthanc behind us gave no answer; the text has its address and what to check."""
 

@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 from uuid import uuid4
@@ -43,6 +43,7 @@ from .transfer.parts import STREAMED, ITransfer, Limits, Memo, Parts
 from .transfer.peers import Peer
 from .transfer.pull import Pull, staging_name
 from .transfer.push import Push
+from .transfer.remote_pull import RemotePull
 from .transfer.slots import Slots
 from .web.gateway.peers import OrthancPeers
 from .web.gateway.tree import Gateway
@@ -68,6 +69,12 @@ _JOBS_STOP_S = 1.5
 
 _TRANSACTIONS_STOP_S = 1.0
 """Seconds that commits may take to end. A longer one is done, or undone, at the next start."""
+
+_TRANSFERS: Mapping[Direction, Callable[[Parts, Peer, TransferRequest, Memo], ITransfer]] = {
+    Direction.PUSH: Push,
+    Direction.PULL: Pull,
+    Direction.REMOTE_PULL: RemotePull,
+}
 
 log = Logger()
 
@@ -322,8 +329,7 @@ class Daemon(Service):
                 f'The peer "{request.peer}" is not in OrthancPeers any more: put it there again,'
                 " restart, and resubmit the job"
             ) from None
-        make = Push if direction is Direction.PUSH else Pull
-        return make(self._parts, peer, request, memo)
+        return _TRANSFERS[direction](self._parts, peer, request, memo)
 
     def startService(self) -> None:
         """Open the store and the journal, then the door."""

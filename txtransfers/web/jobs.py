@@ -60,6 +60,8 @@ def _content(job: Job, runtime: float) -> dict[str, Any]:
         content["Originator"] = request.originator
     if request.sender_transfer_id is not None:
         content["SenderTransferID"] = request.sender_transfer_id
+    if job.direction is Direction.REMOTE_PULL:
+        return content | job.figures
     if progress.total_instances is None:
         return content
     pushing = job.direction is Direction.PUSH

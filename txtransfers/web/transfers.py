@@ -18,6 +18,7 @@ from ..transfer.bandwidth import Bandwidth
 from ..transfer.directory import Directory
 from ..transfer.incoming import PushTransactions
 from ..transfer.peers import Peer
+from ..transfer.remote_pull import ask_to_pull
 from ..transfer.streams import BucketReader, ISlices, MemorySlices
 from ..wire import messages, pushes
 from ..wire.codec import ACCEPTED_CODECS, OURS, Codec, parse_codec, parse_coding, read_codecs
@@ -201,13 +202,19 @@ class SubmitSend(TransfersResource):
         transfer = await self._threads.run(messages.parse_transfer, await read_body(request))
         await self._peers.refresh()
         peer = self._peers.find(transfer.peer)
-        as_peer = peer.settings.remote_self
-        if as_peer is None:
+        if peer.settings.remote_self is None:
             job = await self._jobs.submit(Direction.PUSH, transfer)
             return {"ID": job.id, "Path": f"/jobs/{job.id}"}
-        session = peer.session(transfer.sender_transfer_id or messages.new_transfer_id())
-        id_, path = await peer.request_pull(transfer, self._originator, as_peer, session)
-        return {"Peer": peer.name, "RemoteJob": id_, "URL": peer.settings.url + path}
+        remote = await ask_to_pull(peer, transfer, self._originator)
+        answer = {
+            "Peer": peer.name,
+            "RemoteJob": remote["job"],
+            "URL": peer.settings.url + remote["path"],
+        }
+        if not transfer.wants_job:
+            return answer
+        job = await self._jobs.submit(Direction.REMOTE_PULL, transfer, remote)
+        return {"ID": job.id, "Path": f"/jobs/{job.id}", **answer}
 
 
 class ProbePeers(TransfersResource):
