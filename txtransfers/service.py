@@ -28,7 +28,7 @@ from .errors import ConfigurationError, TransfersError, UnknownResource
 from .jobs.journal import IJournal, MemoryJournal, SqliteJournal
 from .jobs.model import ENDED, Direction
 from .jobs.runner import JobLimits, JobRunner
-from .orthanc.connection import connect
+from .orthanc.connection import connect, endpoint
 from .orthanc.rest import OrthancRest
 from .orthanc.store import OrthancStore
 from .store.archive import EmbeddedArchive
@@ -47,7 +47,7 @@ from .transfer.remote_pull import RemotePull
 from .transfer.slots import Slots
 from .web.gateway.peers import OrthancPeers
 from .web.gateway.tree import Gateway
-from .web.gateway.upstream import Upstream, endpoint
+from .web.gateway.upstream import Upstream
 from .web.server import StreamingSite
 from .web.site import SiteParts, make_site
 from .wire.messages import TransferRequest
@@ -285,7 +285,7 @@ class Daemon(Service):
         store = self._settings.store
         if store is None:
             return None
-        there = endpoint(self._reactor, store.url, _CONNECT_S)
+        there = endpoint(self._reactor, store, _CONNECT_S, None)
         upstream = Upstream(self._reactor, there, store.url, store.proxy_timeout)
         return Gateway(upstream, store.explorer_root)
 

@@ -1,49 +1,37 @@
 """Orthanc's own pages, in a real browser, through the gateway: the button, and what it does."""
 
-import os
-import shutil
 from pathlib import Path
 
 from demo import dataset
 from demo.daemon import free_ports
 from tests.functional.browser import Browser
-from tests.functional.live import LiveTestCase, peer_url, study_of, wait_until
-from tests.functional.orthancs import run_orthanc
+from tests.functional.gateways import GatewayTestCase
+from tests.functional.live import peer_url, study_of, wait_until
 
 SIZE = (1100, 760)
 
 
-class ExplorerTests(LiveTestCase):
+class ExplorerTests(GatewayTestCase):
     def setUp(self) -> None:
         super().setUp()
-        orthanc = run_orthanc(self, self.folder)
         port_a, port_b, nowhere = free_ports(3)
         peers = {
             "hospital": [peer_url(port_b)],
             "clinic": {"Url": peer_url(port_b), "RemoteSelf": "gateway"},
             "nobody": [peer_url(nowhere)],
         }
-        store = {"Type": "Orthanc", "Url": peer_url(orthanc.port)}
-        self.gateway = self.start("A", port_a, Store=store, OrthancPeers=peers)
+        self.shown = self.gateway("A", self.orthanc("A"), port_a, OrthancPeers=peers)
         self.other = self.start("B", port_b, OrthancPeers={"gateway": [peer_url(port_a)]})
-        self.uploaded = self.upload(self.gateway, dataset.shipped(3)[:1])
-        study = study_of(next(iter(self.uploaded.values())))
-        self.study = study[0]["ID"]
-        self.upload(self.other, [told["File"] for told in self.uploaded.values()])
-        self.transfer(self.other, "send", study, "gateway")
-        self.other.client.request("DELETE", f"/studies/{self.study}")
+        self.uploaded = self.upload(self.shown, dataset.shipped(3)[:1])
+        self.study = study_of(next(iter(self.uploaded.values())))[0]["ID"]
         self.browser = Browser(self, self.folder / "browser", SIZE)
 
-    def keep(self, name: str) -> Path:
+    def keep(self, name: str) -> None:
         """A screenshot, in the folder where the tests run."""
-        path = self.browser.screenshot(Path(f"explorer-{name}.png").absolute())
-        wanted = os.environ.get("TXTRANSFERS_KEEP_SCREENSHOTS")
-        if wanted:
-            shutil.copy(path, wanted)
-        return path
+        self.browser.screenshot(Path(f"explorer-{name}.png").absolute())
 
     def open_page(self, page: str, uuid: str) -> None:
-        self.browser.open(f"{self.gateway.url}app/explorer.html#{page}?uuid={uuid}")
+        self.browser.open(f"{self.shown.url}app/explorer.html#{page}?uuid={uuid}")
 
     def send_to(self, peer: str, level: str = "study") -> str:
         """Click through; gives the job whose page is shown."""
@@ -75,7 +63,7 @@ class ExplorerTests(LiveTestCase):
         self.assertEqual(["nobody"], disabled)
         self.keep("peers")
         self.browser.click('[data-transfers-peer="hospital"] a')
-        self.wait_for(self.gateway, self.job_shown())
+        self.wait_for(self.shown, self.job_shown())
         shown = self.browser.url
         self.browser.open("about:blank")
         self.browser.open(shown)
@@ -89,7 +77,17 @@ class ExplorerTests(LiveTestCase):
         told = next(iter(self.uploaded.values()))
         for page, parent in (("patient", "ParentPatient"), ("series", "ParentSeries")):
             self.open_page(page, told[parent])
-            job = self.wait_for(self.gateway, self.send_to("hospital", page))
+            job = self.wait_for(self.shown, self.send_to("hospital", page))
             resource = {"Level": page.title(), "ID": told[parent]}
             self.assertEqual([resource], job["Content"]["Resources"])
             self.browser.open("about:blank")
+
+    def test_a_peer_that_pulls(self) -> None:
+        """Its job is the peer's; a job here follows it, and has a page."""
+        self.open_page("study", self.study)
+        job = self.wait_for(self.shown, self.send_to("clinic"))
+        self.assertEqual("RemotePullTransfer", job["Type"])
+        self.assertEqual("Success", job["Content"]["RemoteState"])
+        remote = self.wait_for(self.other, job["Content"]["RemoteJob"])
+        self.assertEqual("PullTransfer", remote["Type"])
+        self.assert_holds(self.other, self.uploaded)

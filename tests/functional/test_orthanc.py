@@ -7,8 +7,8 @@ from typing import Any
 from demo import dataset
 from demo.daemon import free_ports
 from tests.dicom_files import make
-from tests.functional.live import LiveTestCase, ask, peer_url, study_of
-from tests.functional.orthancs import run_orthanc
+from tests.functional.gateways import GatewayTestCase
+from tests.functional.live import ask, peer_url, study_of
 
 TYPES = {
     "/system": {"Name", "Version", "HttpPort", "PluginsEnabled", "ApiVersion"},
@@ -16,16 +16,15 @@ TYPES = {
 }
 
 
-class OrthancTests(LiveTestCase):
+class OrthancTests(GatewayTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.orthanc = run_orthanc(self, self.folder, "Oracle")
-        self.oracle = self.orthanc.port
+        self.oracle = self.orthanc("Oracle").port
         peers = {"orthanc": [peer_url(self.oracle)]}
         self.ours = self.start("A", free_ports(1)[0], OrthancPeers=peers)
 
     def ask_oracle(self, method: str, path: str, body: Any = None) -> Any:
-        return self.orthanc.ask(method, path, body)
+        return ask(self.oracle, method, path, body)
 
     def ask_ours(self, method: str, path: str, body: Any = None) -> Any:
         return ask(self.ours.port, method, path, body)

@@ -42,6 +42,7 @@ class TravelTests(GatewayCase):
             "/modalities/a%2Fb%20c/../d//e;f=%c3%A9?x=%20+y&&z",
             "/%74ransfersX/send?",
             "/instances/1/attachments/dicom/data?a=b?c",
+            "/x?%ff=%fe&\x7f",
             "/?",
         ):
             client, line = self.ask(target=target)
@@ -178,6 +179,24 @@ class TravelTests(GatewayCase):
         self.assertEqual(b"hello", line.sent())
         line.answer(OK)
         self.assertEqual([100, 200], [answer.status for answer in client.answers()])
+        self.assertTrue(client.is_open)
+
+    def test_an_orthanc_that_gives_no_leave(self) -> None:
+        client, line = self.ask("POST", headers={"Expect": "100-continue", "Content-Length": "5"})
+        self.house.clock.advance(0.2)
+        self.assertEqual(b"HTTP/1.1 100 Continue\r\n\r\n", client.received())
+        client.send(b"hello")
+        line.answer(b"HTTP/1.1 100 Continue\r\n\r\n" + OK)
+        self.assertEqual([100, 200], [answer.status for answer in client.answers()])
+        self.assertTrue(client.is_open)
+
+    def test_a_client_that_does_not_wait_for_leave(self) -> None:
+        headers = {"Expect": "100-continue"}
+        client, line = self.ask("POST", body=b"hello", headers=headers)
+        self.assertTrue(line.sent().endswith(b"hello"))
+        line.answer(OK)
+        self.house.clock.advance(1)
+        self.assertEqual([200], [answer.status for answer in client.answers()])
         self.assertTrue(client.is_open)
 
     def test_no_leave_to_send_a_body(self) -> None:

@@ -10,7 +10,7 @@ from service_identity import VerificationError
 from twisted.internet import ssl
 from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
-from twisted.web.client import Agent
+from twisted.web.client import URI, Agent
 from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
@@ -56,6 +56,18 @@ def connect(
         PlainAgent(Agent.usingEndpointFactory(reactor, endpoints, Unused(pool))),
         pool.close,
     )
+
+
+def endpoint(
+    reactor: Any, settings: OrthancSettings, timeout: float, congestion: str | None
+) -> IStreamClientEndpoint:
+    """Where its address leads, for others. Blocks while it reads the files of certificates.
+
+    :param timeout: seconds that a connection may take.
+    :raises ConfigurationError: these cannot be used.
+    """
+    uri = URI.fromBytes(settings.url.encode())
+    return _Endpoints(reactor, timeout, congestion, settings).endpointForURI(uri)
 
 
 class _Endpoints(WideEndpointFactory):

@@ -233,6 +233,13 @@ class StreamingChannel(HTTPChannel):
         self.transport.abortConnection()
 
 
+def _arguments(query: bytes) -> dict[bytes, list[bytes]]:
+    """The arguments of a URL; each byte of them is one character of Latin-1 on the way."""
+    code = "latin-1"
+    found = parse_qs(query.decode(code), keep_blank_values=True, encoding=code)
+    return {name.encode(code): [v.encode(code) for v in values] for name, values in found.items()}
+
+
 class StreamingRequest(Request):
     """A request whose handler runs while its body comes."""
 
@@ -253,7 +260,7 @@ class StreamingRequest(Request):
         """The first line and the headers are there."""
         self.method, self.uri, self.clientproto = command, path, version
         self.path, _mark, query = path.partition(b"?")
-        self.args = parse_qs(query, keep_blank_values=True)
+        self.args = _arguments(query)
         self.process()
 
     def render(self, resource: IResource) -> None:
@@ -278,6 +285,7 @@ class StreamingRequest(Request):
 
     def handleContentChunk(self, data: bytes) -> None:
         """See :class:`twisted.web.http.Request`."""
+        self.awaits_continue = False
         self.body.feed(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:

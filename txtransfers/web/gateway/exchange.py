@@ -25,6 +25,9 @@ from .upstream import Connection, Gone, Upstream
 _REPEATABLE = (b"GET", b"HEAD", b"OPTIONS")
 _NO_BODY = (b"GET", b"HEAD", b"OPTIONS", b"DELETE", b"TRACE")
 _CONTINUE = 100
+_LEAVE_S = 0.1
+"""Seconds that a client waits for Orthanc's leave to send a body; then it has ours. Orthanc 1.10
+never gives any, and takes the body all the same."""
 
 
 class HandOn(ApiResource):
@@ -77,6 +80,7 @@ class Exchange:
         self._body: _Body | None = None
         self._has_head = False
         self._impatience: IDelayedCall | None = None
+        self._leave: IDelayedCall | None = None
 
     async def run(self) -> None:
         """Return when the client has been given its answer.
@@ -119,6 +123,8 @@ class Exchange:
         connection.ask(
             request.method, request_head(request.method, target, headers), self, has_body
         )
+        if request.awaits_continue:
+            self._leave = self._upstream.clock.callLater(_LEAVE_S, request.send_continue)
         if has_body:
             self._body = _Body(connection, request, self._stall, chunked)
             Deferred.fromCoroutine(self._body.send()).addErrback(
@@ -131,6 +137,8 @@ class Exchange:
 
     def _let_go(self) -> None:
         self._be_patient()
+        if self._leave is not None and self._leave.active():
+            self._leave.cancel()
         if self._has_head and self._request.producer is self:
             self._request.unregisterProducer()
         if self._body is not None:

@@ -11,15 +11,13 @@ from urllib.parse import urlsplit
 import attrs
 from twisted.internet import error as net
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.ssl import optionsForClientTLS
 from twisted.python.failure import Failure
-from twisted.web._newclient import ParseError
 
 from ...errors import BodyTooLarge, OrthancSilent, OrthancUnreachable, TransfersError
-from ...transfer.client import Stall, Stalled, innermost
+from ...orthanc.connection import TLS_ERRORS
+from ...transfer.client import Stall, Stalled, innermost, why
 from ...transfer.streams import widen
 from .answers import Head, IReceiver, NoHttpError, Reading
 from .headers import Header, request_head
@@ -125,14 +123,6 @@ class Fetched:
     body: bytes
 
 
-def endpoint(reactor: Any, url: str, timeout: float) -> IStreamClientEndpoint:
-    """Where an address leads. :param timeout: seconds that a connection may take."""
-    parts = urlsplit(url)
-    host, is_secure = parts.hostname or "", parts.scheme == "https"
-    plain = HostnameEndpoint(reactor, host, parts.port or (443 if is_secure else 80), timeout)
-    return wrapClientTLS(optionsForClientTLS(host), plain) if is_secure else plain
-
-
 class Upstream:
     """The Orthanc behind us, at one address."""
 
@@ -231,28 +221,16 @@ class Upstream:
         who = f"Orthanc at {self.url}"
         if isinstance(inner, TransfersError):
             return inner
+        reason = why(inner, "its host name cannot be resolved; check Store.Url")
         if isinstance(inner, Stalled):
-            return OrthancSilent(
-                f"{who}: no progress for {inner.seconds:g} s; is it overloaded? Store.ProxyTimeout"
-                " says how long to wait"
-            )
+            return OrthancSilent(f"{who}: {reason} Store.ProxyTimeout says how long to wait")
         if isinstance(inner, net.TimeoutError | net.TCPTimedOutError):
-            return OrthancSilent(f"{who}: no connection in time; {_CHECK}")
-        if isinstance(inner, net.ConnectionRefusedError):
-            reason = f"connection refused; {_CHECK}"
-        elif isinstance(inner, net.DNSLookupError):
-            reason = "its host name cannot be resolved; check Store.Url"
-        elif isinstance(inner, NoHttpError | ParseError):
+            return OrthancSilent(f"{who}: {reason} Check Store.Url")
+        if isinstance(inner, TLS_ERRORS):
+            reason = f"its certificate is not accepted ({inner}); check the keys Https… of Store"
+        if isinstance(inner, NoHttpError):
             reason = f"what answers there speaks no HTTP ({inner}); check Store.Url"
-        elif isinstance(inner, Gone | net.ConnectionLost | net.ConnectionDone):
-            said = str(inner).rstrip(".")
-            reason = f"the connection broke before the answer was there ({said}); see its log"
-        else:
-            reason = f"cannot connect: {inner}; {_CHECK}"
         return OrthancUnreachable(f"{who}: {reason}")
-
-
-_CHECK = "is it running, and is Store.Url right?"
 
 
 class _Collector:
