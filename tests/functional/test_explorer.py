@@ -8,7 +8,7 @@ from tests.functional.browser import Browser
 from tests.functional.gateways import GatewayTestCase
 from tests.functional.live import peer_url, study_of, wait_until
 
-SIZE = (1100, 760)
+SIZE = (960, 720)
 
 
 class ExplorerTests(GatewayTestCase):

@@ -39,9 +39,10 @@ def login(pair: str) -> dict[str, str]:
 
 
 class OneAddressTests(GatewayTestCase):
-    def one(self, **more: Any) -> tuple[Orthanc, Daemon]:
+    def one(self, host: str = HOST) -> tuple[Orthanc, Daemon]:
         orthanc = self.orthanc("A")
-        return orthanc, self.gateway("A", orthanc, **more)
+        url = f"http://{host}:{orthanc.port}/"
+        return orthanc, self.gateway("A", orthanc, Store={"Url": url})
 
     def same(
         self, orthanc: Orthanc, gateway: Daemon, method: str, path: str, body: Any = None
@@ -54,7 +55,7 @@ class OneAddressTests(GatewayTestCase):
             self.assertEqual(past.headers[name], through.headers.get(name), f"{path}: {name}")
 
     def test_the_same_answers(self) -> None:
-        orthanc, gateway = self.one()
+        orthanc, gateway = self.one("localhost")
         data = make(1, patient="Müller", SpecificCharacterSet="ISO_IR 100")
         told = ask(gateway.port, "POST", "/instances", data).json
         path = told["Path"]
