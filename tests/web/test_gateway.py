@@ -160,6 +160,14 @@ class TravelTests(GatewayCase):
         _client, line = self.ask("DELETE")
         self.assertNotIn("content-length", headers_of(line.sent()))
 
+    def test_other_methods(self) -> None:
+        for method in ("PROPFIND", "PATCH", "TRACE"):
+            client, line = self.ask(method, "/webdav/")
+            self.assertTrue(line.sent().startswith(f"{method} /webdav/ HTTP/1.1".encode()))
+            line.answer(OK)
+            self.assertEqual(200, client.answers()[0].status)
+            line.close()
+
     def test_old_clients(self) -> None:
         client, line = self.ask(version="HTTP/1.0")
         line.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n")

@@ -59,10 +59,10 @@ def handed_on(headers: Iterable[Header], client: Client, host: bytes | None) -> 
     dropped = {b"host", b"content-length", b"via", b"x-forwarded-for"}
     came = passed_on(headers)
     kept = [(name, value) for name, value in came if name.lower() not in dropped]
-    kept.insert(0, (b"Host", host or client.host))
+    kept.insert(0, (b"Host", host or client.host or b"localhost"))
     kept.append((b"X-Forwarded-For", _and(_joined(came, b"x-forwarded-for"), client.address)))
     there = {name.lower() for name, _value in kept}
-    if b"x-forwarded-host" not in there:
+    if client.host and b"x-forwarded-host" not in there:
         kept.append((b"X-Forwarded-Host", client.host))
     if b"x-forwarded-proto" not in there:
         kept.append((b"X-Forwarded-Proto", b"https" if client.is_secure else b"http"))

@@ -16,7 +16,7 @@ from ...errors import BadState, OrthancUnreachable
 from ...threads import IThreads
 from ...transfer.peers import PLUGIN
 from ..jobs import Jobs
-from ..resource import ApiResource, Reply
+from ..resource import JSON_UTF8, ApiResource, Reply, encode
 from ..server import StreamingRequest
 from ..system import Metrics, PeerNode, Plugins, peer_json
 from .exchange import HandOn, client_of, headers_of
@@ -105,6 +105,11 @@ class Union(ApiResource):
             )
         return value
 
+    async def told(self, value: Any) -> Reply:
+        """A JSON answer, possibly large, as Orthanc writes them."""
+        text = await self._threads.run(json.dumps, value, indent=3, ensure_ascii=False)
+        return Reply(encode(text), JSON_UTF8)
+
     def getChild(self, path: bytes, request: Request) -> Resource:
         """What is not ours is Orthanc's."""
         return self._hand_on
@@ -141,7 +146,7 @@ class JobsUnion(Union):
         """Orthanc's and ours. Without Orthanc, ours: they may be failing for just that."""
         ours = await self._ours.get(request)
         try:
-            return [*await self.value(request, list), *ours]
+            return await self.told([*await self.value(request, list), *ours])
         except OrthancUnreachable as error:
             log.info("/jobs: only our own: {error}", error=error)
             return ours
@@ -166,9 +171,8 @@ class PeersUnion(Union):
         """Ours, then what only Orthanc has."""
         if b"expand" in (request.args or {}):
             expanded = await self.value(request, dict)
-            return {name: peer_json(peer) for name, peer in self._ours.items()} | {
-                name: peer for name, peer in expanded.items() if name not in self._ours
-            }
+            ours = {name: peer_json(peer) for name, peer in self._ours.items()}
+            return await self.told(expanded | ours)
         names = await self.value(request, list)
         return [*self._ours, *(name for name in names if name not in self._ours)]
 
