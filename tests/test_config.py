@@ -589,6 +589,8 @@ class StoreTests(ConfigTestCase):
                 headers={},
                 timeout=None,
                 cache_size=2**30,
+                proxy_timeout=3600,
+                explorer_root="/ui/",
                 https_verify=True,
                 https_ca_certificates="",
                 certificate_file="",
@@ -614,6 +616,13 @@ class StoreTests(ConfigTestCase):
         self.assertEqual(os.path.join(FOLDER, "ca.pem"), found.https_ca_certificates)
         self.assertEqual("/etc/c.pem", found.certificate_file)
         self.assertNotIn(SECRET, repr(found))
+
+    def test_a_password_that_would_be_lent(self) -> None:
+        """Who needs none with us would have what Orthanc gives for one."""
+        for more, warned in (({}, True), ({"AuthenticationEnabled": True}, False)):
+            store = {"Type": "Orthanc", "Url": self.URL, "Username": "a", "Password": SECRET}
+            notices = "".join(self.value(Store=store, **more).notices)
+            self.assertEqual(warned, "without its password" in notices)
 
     def test_a_password_from_the_environment(self) -> None:
         text = '{"Store": {"Type": "Orthanc", "Url": "%s", "Username": "a", "Password": "${P}"}}'
@@ -790,6 +799,15 @@ class SampleTests(SynchronousTestCase):
         text = (ROOT / "etc" / "txtransfers.json").read_text(encoding="utf-8")
         for key in (*KEYS, *TRANSFERS_KEYS, *STORE_KEYS, *PEER_KEYS):
             self.assertIn(f'"{key.name}" : ', text)
+
+    def test_the_sample_of_the_gateway(self) -> None:
+        settings = self.load("gateway.json")
+        assert settings.store is not None
+        self.assertEqual((8043, "http://localhost:8042/"), (settings.http_port, settings.store.url))
+        self.assertEqual(((), False), (settings.notices, settings.remote_access_allowed))
+        text = (ROOT / "etc" / "gateway.json").read_text(encoding="utf-8")
+        self.assertIn(text, (ROOT / "docs" / "gateway.md").read_text(encoding="utf-8"))
+        self.assertEqual(12, len(text.splitlines()))
 
     def test_the_sample_of_the_documentation(self) -> None:
         settings = self.load("orthanc-documentation.json")

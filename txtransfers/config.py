@@ -242,6 +242,13 @@ def _notices(settings: Settings, found: Mapping[str, object]) -> tuple[str, ...]
             " and change everything.",
         ),
         (
+            settings.store is not None
+            and bool(settings.store.username)
+            and not settings.authentication_enabled,
+            "Store.Username is given and AuthenticationEnabled is false: whoever reaches the port "
+            "can have the instances of that Orthanc transferred, without its password.",
+        ),
+        (
             settings.remote_access_allowed and not settings.authentication_enabled,
             "RemoteAccessAllowed is true and AuthenticationEnabled is false: whoever reaches the "
             "port can read and delete everything.",

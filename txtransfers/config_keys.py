@@ -199,6 +199,22 @@ STORE_KEYS = (
         maximum=2**40,
     ),
     Key(
+        "ProxyTimeout",
+        "proxy_timeout",
+        Kind.SECONDS,
+        3600,
+        "A request that is handed on to it has failed where nothing moves for so long.",
+        unit="s",
+        minimum=SHORTEST,
+    ),
+    Key(
+        "OrthancExplorer2Root",
+        "explorer_root",
+        Kind.TEXT,
+        "/ui/",
+        "Where Orthanc Explorer 2 is, if it has that: the Root of its own configuration.",
+    ),
+    Key(
         "HttpsVerifyPeers",
         "https_verify",
         Kind.BOOLEAN,

@@ -34,6 +34,8 @@ class OrthancSettings:
     :ivar headers: go with each request to it.
     :ivar timeout: seconds without progress; None for the global ``http_timeout``.
     :ivar cache_size: bytes of disk for copies of its instances.
+    :ivar proxy_timeout: seconds without progress, of a request that is handed on to it.
+    :ivar explorer_root: where Orthanc Explorer 2 is, as ``/ui/``.
     :ivar https_verify: whether its certificate is checked.
     :ivar https_ca_certificates: an absolute path; empty for the authorities of the system. So are
         ``certificate_file`` and ``certificate_key_file``; empty: we show no certificate.
@@ -45,6 +47,8 @@ class OrthancSettings:
     headers: Mapping[str, str] = attrs.field(repr=False)
     timeout: float | None
     cache_size: int
+    proxy_timeout: float
+    explorer_root: str
     https_verify: bool
     https_ca_certificates: str
     certificate_file: str

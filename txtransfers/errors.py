@@ -125,6 +125,22 @@ class PeerNonsense(PeerError):
     """The peer answered something that this protocol does not know; it may not be a peer at all."""
 
 
+class PeerIncomplete(PeerError):
+    """A peer is known by Orthanc's configuration only, which does not tell all that is needed."""
+
+
+class RemoteJobFailed(PeerError):
+    """A job at a peer, which was to do something for us, has failed there."""
+
+
+class OrthancUnreachable(TransfersError):
+    """The Orthanc behind us gave no answer; the text has its address and what to check."""
+
+
+class OrthancSilent(OrthancUnreachable):
+    """It is there, but says nothing for too long."""
+
+
 class WrongOriginator(PeerError):
     """``RemoteSelf`` leads to another daemon than the one that asked for the pull."""
 

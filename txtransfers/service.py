@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 from uuid import uuid4
@@ -23,12 +23,12 @@ from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
 
 from . import __version__
-from .config import Settings, default, load
-from .errors import ConfigurationError, TransfersError
+from .config import PeerSettings, Settings, default, load
+from .errors import ConfigurationError, TransfersError, UnknownResource
 from .jobs.journal import IJournal, MemoryJournal, SqliteJournal
 from .jobs.model import ENDED, Direction
 from .jobs.runner import JobLimits, JobRunner
-from .orthanc.connection import connect
+from .orthanc.connection import connect, endpoint
 from .orthanc.rest import OrthancRest
 from .orthanc.store import OrthancStore
 from .store.archive import EmbeddedArchive
@@ -37,13 +37,18 @@ from .threads import Threads
 from .transfer.bandwidth import Bandwidth
 from .transfer.concurrency import START, START_LOSS_BASED
 from .transfer.congestion import PREFERRED, choose, current
+from .transfer.directory import Directory
 from .transfer.incoming import PushTransactions, is_push
 from .transfer.link import Link
 from .transfer.parts import STREAMED, ITransfer, Limits, Memo, Parts
 from .transfer.peers import Peer
 from .transfer.pull import Pull, staging_name
 from .transfer.push import Push
+from .transfer.remote_pull import RemotePull
 from .transfer.slots import Slots
+from .web.gateway.peers import OrthancPeers
+from .web.gateway.tree import Gateway
+from .web.gateway.upstream import Upstream
 from .web.server import StreamingSite
 from .web.site import SiteParts, make_site
 from .wire.messages import TransferRequest
@@ -54,6 +59,9 @@ _COMMITS_AT_ONCE = 4
 _JOURNAL_FILE = "jobs.sqlite"
 _LOCK_FILE = "lock"
 
+_CONNECT_S = 10.0
+"""Seconds that a connection to the Orthanc behind us may take."""
+
 _HOUSEKEEPING_S = 30.0
 """Seconds between two looks for what has expired; less where that may be sooner."""
 
@@ -62,6 +70,12 @@ _JOBS_STOP_S = 1.5
 
 _TRANSACTIONS_STOP_S = 1.0
 """Seconds that commits may take to end. A longer one is done, or undone, at the next start."""
+
+_TRANSFERS: Mapping[Direction, Callable[[Parts, Peer, TransferRequest, Memo], ITransfer]] = {
+    Direction.PUSH: Push,
+    Direction.PULL: Pull,
+    Direction.REMOTE_PULL: RemotePull,
+}
 
 log = Logger()
 
@@ -195,20 +209,8 @@ class Daemon(Service):
         )
         self._store = self._make_store()
         self._journal = self._make_journal()
-        is_loss_based = (self._congestion or current()) != PREFERRED
-        start = START_LOSS_BASED if is_loss_based else START
-        self._peers = {
-            name: Peer(
-                reactor,
-                self._threads,
-                name,
-                peer,
-                settings.http_timeout,
-                Link(reactor, transfers.threads, transfers.max_threads, start),
-                self._congestion,
-            )
-            for name, peer in settings.peers.items()
-        }
+        self._gateway = self._make_gateway()
+        self._peers = self._make_peers()
         self._build_transfers()
         self._jobs = JobRunner(
             reactor,
@@ -279,6 +281,37 @@ class Daemon(Service):
             settings.maximum_storage_size,
         )
 
+    def _make_gateway(self) -> Gateway | None:
+        """What hands requests on to the Orthanc that is the store."""
+        store = self._settings.store
+        if store is None:
+            return None
+        there = endpoint(self._reactor, store, _CONNECT_S, None)
+        upstream = Upstream(self._reactor, there, store.url, store.proxy_timeout)
+        return Gateway(upstream, store.explorer_root)
+
+    def _make_peers(self) -> Directory:
+        settings = self._settings
+        ours = {name: self._make_peer(name, peer) for name, peer in settings.peers.items()}
+        if settings.store is None or self._gateway is None:
+            return Directory(ours)
+        upstream = self._gateway.upstream
+        return OrthancPeers(ours, upstream, settings.store, self._threads, self._make_peer)
+
+    def _make_peer(self, name: str, peer: PeerSettings) -> Peer:
+        reactor, transfers = self._reactor, self._settings.transfers
+        is_loss_based = (self._congestion or current()) != PREFERRED
+        start = START_LOSS_BASED if is_loss_based else START
+        return Peer(
+            reactor,
+            self._threads,
+            name,
+            peer,
+            self._settings.http_timeout,
+            Link(reactor, transfers.threads, transfers.max_threads, start),
+            self._congestion,
+        )
+
     def _make_journal(self) -> IJournal:
         if not self._settings.save_jobs:
             return MemoryJournal()
@@ -286,20 +319,20 @@ class Daemon(Service):
         return SqliteJournal(path, self._threads)
 
     def _describe_peer(self, name: str) -> tuple[str, str]:
-        peer = self._settings.peers.get(name)
-        return self._settings.name, peer.url if peer is not None else ""
+        peer = self._peers.get(name)
+        return self._settings.name, peer.settings.url if peer is not None else ""
 
     def _make_transfer(
         self, direction: Direction, request: TransferRequest, memo: Memo
     ) -> ITransfer:
-        peer = self._peers.get(request.peer)
-        if peer is None:
+        try:
+            peer = self._peers.find(request.peer)
+        except UnknownResource:
             raise ConfigurationError(
                 f'The peer "{request.peer}" is not in OrthancPeers any more: put it there again,'
                 " restart, and resubmit the job"
-            )
-        make = Push if direction is Direction.PUSH else Pull
-        return make(self._parts, peer, request, memo)
+            ) from None
+        return _TRANSFERS[direction](self._parts, peer, request, memo)
 
     def startService(self) -> None:
         """Open the store and the journal, then the door."""
@@ -338,6 +371,7 @@ class Daemon(Service):
                 self._parts.originator,
                 lambda: int(self._memory.held),
                 self._parts.bandwidth,
+                self._gateway,
             )
         )
 
@@ -345,6 +379,7 @@ class Daemon(Service):
         if self._forget_jobs:
             known = await self._journal.load()
             await self._journal.forget([job.id for job in known])
+        await self._peers.refresh()
         await self._jobs.start()
         await self._drop_orphans()
         if isinstance(self._store, OrthancStore):
@@ -405,6 +440,8 @@ class Daemon(Service):
         await self._within(_TRANSACTIONS_STOP_S, self._transactions.stop(), "receptions")
         if self._site is not None:
             self._site.abort_connections()
+        if self._gateway is not None:
+            self._gateway.upstream.close()
         for peer in self._peers.values():
             await self._within(_TRANSACTIONS_STOP_S, peer.close(), "connections")
         if isinstance(self._store, OrthancStore):

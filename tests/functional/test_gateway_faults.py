@@ -7,7 +7,7 @@ from demo.daemon import Daemon, free_ports
 from demo.orthanc import Orthanc
 from tests.dicom_files import make
 from tests.functional.gateways import GatewayTestCase
-from tests.functional.live import peer_url, twistd, wait_until
+from tests.functional.live import ask, peer_url, twistd, wait_until
 from tests.functional.test_proxies import NGINX_HEAD, ProxyCase
 from tests.real_parts import need
 
@@ -191,6 +191,10 @@ class GatewayAccessTests(GatewayTestCase, ProxyCase):
             ):
                 daemon = self.gateway("A", orthanc, Store={"Url": url, **more})
                 self.assertIn(words, self.refused(daemon, ids))
+                handed_on = ask(daemon.port, "GET", "/system")
+                self.assertEqual(200 if more else 502, handed_on.status, handed_on.body)
+                if not more:
+                    self.assertIn("certificate", handed_on.json["Details"])
                 daemon.stop()
                 self._ended.append(daemon)
 

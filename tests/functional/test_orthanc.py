@@ -2,59 +2,26 @@
 
 import json
 import os
-import subprocess
 from typing import Any
 
 from demo import dataset
 from demo.daemon import free_ports
 from tests.dicom_files import make
-from tests.functional.live import LiveTestCase, ask, has_ended, peer_url, study_of, wait_until
-from tests.real_parts import need
+from tests.functional.gateways import GatewayTestCase
+from tests.functional.live import ask, peer_url, study_of
 
-START_S = 30.0
 TYPES = {
     "/system": {"Name", "Version", "HttpPort", "PluginsEnabled", "ApiVersion"},
     "/statistics": {"CountInstances", "TotalDiskSize", "TotalDiskSizeMB"},
 }
 
 
-class OrthancTests(LiveTestCase):
+class OrthancTests(GatewayTestCase):
     def setUp(self) -> None:
         super().setUp()
-        program = need(self, "Orthanc")
-        port, dicom = free_ports(2)
-        settings = {
-            "Name": "Oracle",
-            "HttpPort": port,
-            "DicomPort": dicom,
-            "StorageDirectory": str(self.folder / "orthanc"),
-            "RemoteAccessAllowed": False,
-            "AuthenticationEnabled": False,
-            "Plugins": [],
-        }
-        path = self.folder / "orthanc.json"
-        path.write_text(json.dumps(settings))
-        with (self.folder / "orthanc.log").open("wb") as log:
-            process = subprocess.Popen(
-                [program, path], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-        self.addCleanup(self.end_process, process)
-        self.oracle = port
-
-        def answers() -> bool:
-            try:
-                return self.ask_oracle("GET", "/system").status == 200
-            except OSError:
-                return False
-
-        wait_until(answers, "Orthanc answers", START_S)
-        peers = {"orthanc": [peer_url(port)]}
+        self.oracle = self.orthanc("Oracle").port
+        peers = {"orthanc": [peer_url(self.oracle)]}
         self.ours = self.start("A", free_ports(1)[0], OrthancPeers=peers)
-
-    def end_process(self, process: "subprocess.Popen[bytes]") -> None:
-        process.terminate()
-        process.wait(START_S)
-        self.assertTrue(has_ended(process.pid))
 
     def ask_oracle(self, method: str, path: str, body: Any = None) -> Any:
         return ask(self.oracle, method, path, body)

@@ -102,7 +102,8 @@ class JobTests(SynchronousTestCase):
             {state.value for state in State},
             {"Pending", "Running", "Success", "Failure", "Paused", "Retry"},
         )
-        self.assertEqual({d.value for d in Direction}, {"PushTransfer", "PullTransfer"})
+        orthancs = {"PushTransfer", "PullTransfer"}
+        self.assertEqual({d.value for d in Direction}, orthancs | {"RemotePullTransfer"})
 
     def test_what_is_not_in_the_table_is_refused(self) -> None:
         for state in State:

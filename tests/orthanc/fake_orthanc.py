@@ -40,6 +40,8 @@ def settings(**more: Any) -> OrthancSettings:
         "password": "",
         "headers": {},
         "timeout": None,
+        "proxy_timeout": 60.0,
+        "explorer_root": "/ui/",
         "cache_size": 2**30,
         "https_verify": True,
         "https_ca_certificates": "",

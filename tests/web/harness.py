@@ -33,11 +33,15 @@ from txtransfers.store.interfaces import Outcome
 from txtransfers.store.memory import MemoryStore
 from txtransfers.threads import SynchronousThreads
 from txtransfers.transfer.bandwidth import Bandwidth
+from txtransfers.transfer.directory import Directory
 from txtransfers.transfer.incoming import PushTransactions
 from txtransfers.transfer.link import Link
 from txtransfers.transfer.parts import ITransfer, Limits, Memo, Parts, is_passing
 from txtransfers.transfer.progress import Progress
 from txtransfers.transfer.slots import Slots
+from txtransfers.web.gateway.peers import OrthancPeers
+from txtransfers.web.gateway.tree import Gateway
+from txtransfers.web.gateway.upstream import Upstream
 from txtransfers.web.site import SiteParts, make_site
 from txtransfers.wire.identifiers import DicomIdentifiers, ResourceIdentifiers
 from txtransfers.wire.messages import TransferRequest
@@ -217,8 +221,12 @@ class House:
         peers: Iterable[FakePeer] = (),
         make_transfer: Callable[[Direction, TransferRequest, Memo], Any] | None = None,
         store: Any = None,
+        endpoint: Any = None,
     ) -> None:
-        """:param folder: where an embedded store and its archive are made; :meth:`stop` ends it."""
+        """:param folder: where an embedded store and its archive are made; :meth:`stop` ends it.
+
+        :param endpoint: where the Orthanc is that ``Store`` names.
+        """
         self.clock = Clock()
         self.threads = SynchronousThreads()
         self.settings: Settings = parse(
@@ -264,6 +272,8 @@ class House:
         self.transactions = PushTransactions(
             self.clock, self.threads, self.store, transfers.max_push_transactions, Slots(8)
         )
+        self.made: list[str] = []
+        self.gateway = self._make_gateway(endpoint)
         self.site = make_site(
             SiteParts(
                 self.settings,
@@ -273,14 +283,37 @@ class House:
                 self.store,
                 archive,
                 self.jobs,
-                self.peers,  # type: ignore[arg-type]
+                self._make_directory(),
                 self.transactions,
                 ORIGINATOR,
                 lambda: 0,
                 self.bandwidth,
+                self.gateway,
             )
         )
         self.site.reactor = self.clock  # type: ignore[assignment]
+
+    def _make_directory(self) -> Directory:
+        peers: dict[str, Any] = dict(self.peers)
+        store = self.settings.store
+        if store is None or self.gateway is None:
+            return Directory(peers)
+        upstream = self.gateway.upstream
+        return OrthancPeers(peers, upstream, store, self.threads, self._make_peer)
+
+    def _make_peer(self, name: str, settings: Any) -> Any:
+        """A peer that only Orthanc has; each call makes another one."""
+        self.made.append(name)
+        peer = FakePeer(name, accelerated=True)
+        peer.settings = settings
+        return peer
+
+    def _make_gateway(self, endpoint: Any) -> Gateway | None:
+        store = self.settings.store
+        if store is None:
+            return None
+        upstream = Upstream(self.clock, endpoint, store.url, store.proxy_timeout)
+        return Gateway(upstream, store.explorer_root)
 
     def _wall_clock(self) -> float:
         return 1_795_000_000 + self.clock.seconds()

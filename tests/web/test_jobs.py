@@ -169,3 +169,43 @@ class JobsTests(HostileCase):
         self.end()
         answer = self.house.request("GET", f"{path}/receipt")
         self.assertEqual("caf\u00e9 \U0001f600", json.loads(answer.body)["SenderTransferID"])
+
+
+class WillingPeer(FakePeer):
+    """A peer that pulls when it is asked to."""
+
+    async def request_pull(self, *args: Any) -> tuple[str, str]:
+        return "remote", "/jobs/remote"
+
+
+class RemotePullTests(HostileCase):
+    THEIRS = {"Peer": "P", "RemoteJob": "remote", "URL": "http://p.test:8042//jobs/remote"}
+
+    def setUp(self) -> None:
+        self.house = House(peers=[WillingPeer("P", remote_self="me"), FakePeer("B")])
+
+    def send(self, **more: Any) -> Any:
+        return self.house.request("POST", "/transfers/send", transfer(**more)).json()
+
+    def test_the_keys_of_the_protocol(self) -> None:
+        self.assertEqual(self.THEIRS, self.send(Peer="P"))
+        self.assertEqual([], self.house.request("GET", "/jobs").json())
+
+    def test_who_asks_for_a_job_gets_one(self) -> None:
+        for number, more in enumerate(({"Synchronous": False}, {"Asynchronous": True})):
+            told = self.send(Peer="P", **more)
+            job = self.house.request("GET", told["Path"]).json()
+            self.assertEqual(self.THEIRS | {"ID": job["ID"], "Path": f"/jobs/{job['ID']}"}, told)
+            self.assertEqual(("RemotePullTransfer", "P"), (job["Type"], job["Content"]["Peer"]))
+            memo = self.house.transfers[number].memo
+            self.assertEqual({"job": "remote", "path": "/jobs/remote"}, memo.state)
+
+    def test_a_push_has_its_own_job(self) -> None:
+        self.assertEqual({"ID", "Path"}, set(self.send(Peer="B", Synchronous=False)))
+
+    def test_to_watch_one_takes_no_room(self) -> None:
+        for _ in range(3):
+            self.send(Peer="P", Synchronous=False)
+            self.send(Peer="B")
+        states = [job.state.value for job in self.house.jobs.jobs()]
+        self.assertEqual(["Running"] * 5 + ["Pending"], states)

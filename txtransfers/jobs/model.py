@@ -3,6 +3,7 @@
 The transitions are the table :data:`TRANSITIONS`; whatever is not in it is refused.
 """
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 from uuid import uuid4
@@ -76,10 +77,12 @@ _LONGEST_HISTORY = 100
 
 
 class Direction(Enum):
-    """Which way a job's bytes go; the value is the job's ``Type``."""
+    """Which way a job's bytes go, and who moves them; the value is the job's ``Type``."""
 
     PUSH = "PushTransfer"
     PULL = "PullTransfer"
+    REMOTE_PULL = "RemotePullTransfer"
+    """A job of the peer moves them; that is watched only."""
 
 
 @attrs.define(eq=False)
@@ -173,9 +176,15 @@ class Job:
         return self.runtime + (now - self.started if self.started is not None else 0.0)
 
 
-def new_job(direction: Direction, request: TransferRequest, sequence: int, now: float) -> Job:
-    """A job that waits for its turn."""
-    job = Job(str(uuid4()), sequence, direction, request, now)
+def new_job(
+    direction: Direction,
+    request: TransferRequest,
+    sequence: int,
+    now: float,
+    memo: Mapping[str, Any] | None = None,
+) -> Job:
+    """A job that waits for its turn. :param memo: what its transfer is to know."""
+    job = Job(str(uuid4()), sequence, direction, request, now, memo=dict(memo or {}))
     job.say("Submitted", now)
     return job
 

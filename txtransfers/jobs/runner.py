@@ -5,8 +5,9 @@ before it is told to anybody outside, and what a running transfer needs in anoth
 every second: after a restart each job goes on from where it was.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
+from typing import Any
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
@@ -136,6 +137,10 @@ class JobRunner:
             self._look_at(self._jobs[id_])
         return tuple(self._jobs.values())
 
+    def has(self, id_: str) -> bool:
+        """Whether there is a job of that identifier."""
+        return id_ in self._jobs
+
     def job(self, id_: str) -> Job:
         """One job.
 
@@ -165,10 +170,18 @@ class JobRunner:
             await self._ending[id_].wait()
         return await self._receipts.read(job)
 
-    async def submit(self, direction: Direction, request: TransferRequest) -> Job:
-        """Take a new job; it is in the journal when this returns."""
+    async def submit(
+        self,
+        direction: Direction,
+        request: TransferRequest,
+        memo: Mapping[str, Any] | None = None,
+    ) -> Job:
+        """Take a new job; it is in the journal when this returns.
+
+        :param memo: what its transfer is to know, as its own ``state``.
+        """
         self._sequence += 1
-        job = new_job(direction, request, self._sequence, self._wall_clock())
+        job = new_job(direction, request, self._sequence, self._wall_clock(), memo)
         await self._journal.save(job)
         self._jobs[job.id] = job
         log.info(
@@ -276,6 +289,10 @@ class JobRunner:
                 and job.id not in self._running
                 and job.id not in self._ending
             ]
+            for job in waiting:
+                if job.direction is Direction.REMOTE_PULL:  # to watch one takes no room
+                    self._start(job)
+            waiting = [job for job in waiting if job.id not in self._running]
             first = min(
                 waiting, key=lambda job: (-job.request.priority, job.sequence), default=None
             )
@@ -285,7 +302,11 @@ class JobRunner:
 
     def _has_room(self, priority: int) -> bool:
         """Whether one more may run; those of lower priority give way, bucket by bucket."""
-        equals = sum(1 for id_ in self._running if self._jobs[id_].request.priority >= priority)
+        running = (self._jobs[id_] for id_ in self._running)
+        equals = sum(
+            job.direction is not Direction.REMOTE_PULL and job.request.priority >= priority
+            for job in running
+        )
         return not self._limits.concurrent or equals < self._limits.concurrent
 
     def _start(self, job: Job) -> None:

@@ -8,9 +8,16 @@ import attrs
 from OpenSSL import SSL, crypto
 from service_identity import VerificationError
 from twisted.internet import ssl
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import wrapClientTLS
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
-from twisted.web.client import Agent
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
+from twisted.python.failure import Failure
+from twisted.web.client import URI, Agent
 from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
@@ -58,8 +65,28 @@ def connect(
     )
 
 
+def endpoint(
+    reactor: Any, settings: OrthancSettings, timeout: float, congestion: str | None
+) -> IStreamClientEndpoint:
+    """Where its address leads, for others. Blocks while it reads the files of certificates.
+
+    :param timeout: seconds that a connection may take.
+    :raises ConfigurationError: these cannot be used.
+    """
+    uri = URI.fromBytes(settings.url.encode())
+    return _Endpoints(reactor, timeout, congestion, settings).endpointForURI(uri)
+
+
+@attrs.frozen
+class _Address:
+    host: bytes
+    port: int
+
+
 class _Endpoints(WideEndpointFactory):
     """TCP, with TLS over it where the address is https."""
+
+    attempt_delay = 0.02
 
     def __init__(
         self, reactor: Any, timeout: float, congestion: str | None, settings: OrthancSettings
@@ -69,10 +96,36 @@ class _Endpoints(WideEndpointFactory):
         self._tls = _Tls(settings) if is_secure else None
 
     def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:
-        plain = super().endpointForURI(uri)
+        if uri.host == b"localhost":
+            plain: IStreamClientEndpoint = _Localhost(
+                super().endpointForURI(_Address(b"127.0.0.1", uri.port)),
+                super().endpointForURI(uri),
+            )
+        else:
+            plain = super().endpointForURI(uri)
         if self._tls is None:
             return plain
         return wrapClientTLS(self._tls.creator(uri.host.decode("ascii")), plain)
+
+
+@implementer(IStreamClientEndpoint)
+class _Localhost:
+    """This machine. Its name mostly leads to ::1 first, where an Orthanc does not listen; to find
+    that out, again and again, would cost each new connection some time.
+    """
+
+    def __init__(self, first: IStreamClientEndpoint, other: IStreamClientEndpoint) -> None:
+        self._first = first
+        self._other = other
+
+    def connect(self, protocolFactory: IProtocolFactory) -> "Deferred[Any]":
+        """See :class:`IStreamClientEndpoint`."""
+
+        def try_other(failure: Failure) -> "Deferred[Any]":
+            failure.trap(ConnectError)
+            return self._other.connect(protocolFactory)
+
+        return self._first.connect(protocolFactory).addErrback(try_other)
 
 
 class _Tls:

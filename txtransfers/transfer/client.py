@@ -192,6 +192,9 @@ def _as_it_is(response: IResponse) -> IResponse:
 class WideEndpointFactory:
     """Plain TCP, whose transports move more bytes at a time than Twisted's do."""
 
+    attempt_delay: float | None = None
+    """Seconds between the addresses of a name that are tried; None for Twisted's."""
+
     def __init__(
         self,
         reactor: Any,
@@ -210,7 +213,9 @@ class WideEndpointFactory:
 
     def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:
         """See :class:`IAgentEndpointFactory`."""
-        inner = HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=self._timeout)
+        inner = HostnameEndpoint(
+            self._reactor, uri.host, uri.port, self._timeout, attemptDelay=self.attempt_delay
+        )
         return _WideEndpoint(inner, self._prepare)
 
     def _prepare(self, protocol: Any) -> Any:

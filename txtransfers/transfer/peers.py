@@ -265,6 +265,16 @@ class Peer:
         answer = await self._call(session, "POST", "/transfers/pull", body)
         return self._opened(answer, "/transfers/pull")
 
+    async def job(self, path: str, session: "Session") -> dict[str, Any]:
+        """What its job at ``path`` does (:meth:`request_pull` gave it)."""
+        answer = await self._call(session, "GET", path, client=session.warm)
+        told = await self._threads.run(self._parse, answer, messages.parse_object, path)
+        return dict(told)
+
+    async def act_on_job(self, path: str, action: str, session: "Session") -> None:
+        """Do something to its job at ``path``: ``cancel``, or another action of jobs."""
+        await self._call(session, "POST", f"{path}/{action}", constant(b""))
+
     async def has_accelerator(self, timeout: float) -> bool:
         """Whether the peer speaks this protocol; ``timeout`` seconds in all."""
         session = self.session("")

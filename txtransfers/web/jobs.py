@@ -60,6 +60,8 @@ def _content(job: Job, runtime: float) -> dict[str, Any]:
         content["Originator"] = request.originator
     if request.sender_transfer_id is not None:
         content["SenderTransferID"] = request.sender_transfer_id
+    if job.direction is Direction.REMOTE_PULL:
+        return content | job.figures
     if progress.total_instances is None:
         return content
     pushing = job.direction is Direction.PUSH
@@ -93,6 +95,10 @@ class Jobs(ApiResource):
             return [job.id for job in self._jobs.jobs()]
         now = self._wall_clock()
         return [job_json(job, now) for job in self._jobs.jobs()]
+
+    def has(self, id_: str) -> bool:
+        """Whether there is a job of that identifier."""
+        return self._jobs.has(id_)
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         """One job."""

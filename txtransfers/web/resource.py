@@ -45,7 +45,10 @@ _STATUSES: tuple[tuple[type[errors.TransfersError], int], ...] = (
     (errors.TooBusy, 503),
     (errors.StoreUnavailable, 503),
     (errors.StorageFull, 507),
+    (errors.PeerIncomplete, 400),
     (errors.PeerError, 502),
+    (errors.OrthancSilent, 504),
+    (errors.OrthancUnreachable, 502),
 )
 
 log = Logger()
@@ -205,7 +208,7 @@ def _answer(value: Any, request: StreamingRequest, json_type: str = JSON_UTF8) -
         return
     if not isinstance(value, Reply):
         text = json.dumps(value, indent=3, ensure_ascii=False)
-        value = Reply(_encode(text) + b"\n" if value != {} else b"{}", json_type)
+        value = Reply(encode(text) + b"\n" if value != {} else b"{}", json_type)
     request.setResponseCode(value.status)
     if value.content_type is None:
         request.defaultContentType = None
@@ -243,7 +246,7 @@ def _answer_error(failure: Failure, request: StreamingRequest) -> None:
     status = status_of(error)
     headers = {}
     if isinstance(error, errors.TransfersError):
-        details = _encode(str(error)).decode()
+        details = encode(str(error)).decode()
         log.info(
             "{method} {uri}: {status} {details}",
             method=request.method.decode("latin-1"),
@@ -258,7 +261,7 @@ def _answer_error(failure: Failure, request: StreamingRequest) -> None:
     if isinstance(error, errors.TooBusy):
         headers["Retry-After"] = str(error.retry_after)
     body = json.dumps(error_json(error, status, request, details), indent="\t", ensure_ascii=False)
-    _answer(Reply(_encode(body) + b"\n", "text/plain", status, headers), request)
+    _answer(Reply(encode(body) + b"\n", "text/plain", status, headers), request)
 
 
 def _is_whole(request: StreamingRequest) -> bool:
@@ -267,7 +270,7 @@ def _is_whole(request: StreamingRequest) -> bool:
     return bool(length == str(request.sentLength))
 
 
-def _encode(text: str) -> bytes:
+def encode(text: str) -> bytes:
     """Text as it travels; half a character, which UTF-8 cannot carry, becomes a JSON escape."""
     return text.encode("utf-8", "backslashreplace")
 

@@ -7,7 +7,7 @@ An answer that is ready before the body has come is sent, and the rest of the bo
 body that is much longer than that ends the connection.
 """
 
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs
 from weakref import WeakSet
 
@@ -19,7 +19,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from ..errors import TransfersError
-from ..transfer.streams import Sink, read_at_most, widen
+from ..transfer.streams import read_at_most, widen
 from ..transfer.tcp import tune
 
 _DRAIN_LIMIT = 32 * 2**20
@@ -40,12 +40,30 @@ class ClientGone(TransfersError):
     """The client went away before its request was whole."""
 
 
+class ITaker(Protocol):
+    """Who takes a body: a sink, or whoever hands it on."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it wants no more."""
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether it has paused its source."""
+
+    def attach(self, source: Any) -> None:
+        """Called first, with the body: its source, which it may pause."""
+
+    def write(self, data: bytes) -> None:
+        """Called with the next bytes."""
+
+
 class RequestBody:
-    """The body of a request, handed to at most one sink."""
+    """The body of a request, handed to at most one taker."""
 
     def __init__(self, channel: "StreamingChannel") -> None:
         self._channel = channel
-        self._sink: Sink | None = None
+        self._sink: ITaker | None = None
         self._early: list[bytes] = []
         self._early_size = 0
         self._drained: int | None = None
@@ -54,7 +72,7 @@ class RequestBody:
         self._failure: Failure | None = None
         self._waiter: Deferred[None] | None = None
 
-    async def into(self, sink: Sink) -> None:
+    async def into(self, sink: ITaker) -> None:
         """Hand the bytes to ``sink`` until the last has come; the sink is not finished then.
 
         :raises ClientGone: the client went away before.
@@ -159,6 +177,14 @@ class StreamingChannel(HTTPChannel):
         super().allHeadersReceived()
         request.begin(command, path, version)
 
+    def _send100Continue(self) -> None:
+        """The client waits for leave to send its body: the request gives it, once it is wanted."""
+        self.requests[-1].awaits_continue = True
+
+    def send_continue(self) -> None:
+        """Give that leave."""
+        super()._send100Continue()
+
     def allContentReceived(self) -> None:
         """The body has ended. Where reading was paused then, no clock runs that could be saved."""
         self._savedTimeOut = self.site.patience
@@ -187,13 +213,17 @@ class StreamingChannel(HTTPChannel):
             self.setTimeout(self.site.patience)
         self.transport.resumeProducing()
 
+    def end_after_answer(self) -> None:
+        """Take nothing more, and close after the answer."""
+        self._abandoned = True
+        self.persistent = False
+        self.setTimeout(None)
+
     def give_up(self) -> None:
         """No use in reading more: finish writing, then read idly for a while, so that the answer
         is not lost with a reset, and close.
         """
-        self._abandoned = True
-        self.persistent = False
-        self.setTimeout(None)
+        self.end_after_answer()
         lose_write = getattr(self.transport, "loseWriteConnection", self.transport.loseConnection)
         lose_write()
         self.callLater(_LINGER_S, self.forceAbortClient)
@@ -203,10 +233,19 @@ class StreamingChannel(HTTPChannel):
         self.transport.abortConnection()
 
 
+def _arguments(query: bytes) -> dict[bytes, list[bytes]]:
+    """The arguments of a URL; each byte of them is one character of Latin-1 on the way."""
+    code = "latin-1"
+    found = parse_qs(query.decode(code), keep_blank_values=True, encoding=code)
+    return {name.encode(code): [v.encode(code) for v in values] for name, values in found.items()}
+
+
 class StreamingRequest(Request):
     """A request whose handler runs while its body comes."""
 
     channel: StreamingChannel
+    awaits_continue = False
+    """Whether the client sends its body only if it is told to (``Expect: 100-continue``)."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -221,11 +260,32 @@ class StreamingRequest(Request):
         """The first line and the headers are there."""
         self.method, self.uri, self.clientproto = command, path, version
         self.path, _mark, query = path.partition(b"?")
-        self.args = parse_qs(query, keep_blank_values=True)
+        self.args = _arguments(query)
         self.process()
+
+    def render(self, resource: IResource) -> None:
+        """See :class:`twisted.web.server.Request`."""
+        if not getattr(resource, "continues", False):
+            self.send_continue()
+        super().render(resource)
+
+    def send_continue(self) -> None:
+        """Tell a client that waits for it to send its body."""
+        if self.awaits_continue:
+            self.awaits_continue = False
+            self.channel.send_continue()
+
+    def refuse_body(self) -> None:
+        """Before an answer: a client that was not told to send its body may do so or not. What
+        comes next on the connection could be either, so that it is closed.
+        """
+        if self.awaits_continue:
+            self.setHeader("Connection", "close")
+            self.channel.end_after_answer()
 
     def handleContentChunk(self, data: bytes) -> None:
         """See :class:`twisted.web.http.Request`."""
+        self.awaits_continue = False
         self.body.feed(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
@@ -241,7 +301,7 @@ class StreamingRequest(Request):
 
     def finish(self) -> None:
         """End the answer; the connection goes on once the body has ended too."""
-        if self.body.ended:
+        if self.body.ended or self.awaits_continue:
             super().finish()
         elif not self._disconnected:
             self._finish_wanted = True

@@ -25,6 +25,13 @@ _PLUGINS: Mapping[str, dict[str, Any]] = {
     }
 }
 _MS = 1000
+
+
+def plugin_json() -> Mapping[str, Any]:
+    """How Orthanc describes the accelerator."""
+    return _PLUGINS[PLUGIN]
+
+
 _ORTHANC_VERSION = "1.10.1"
 """The Orthanc whose REST API this daemon follows: clients read a version of Orthanc here."""
 _API_VERSION = 17

@@ -1,7 +1,6 @@
 """The routes of the protocol, section 2: one class a URL node below ``/transfers``."""
 
 import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -16,9 +15,11 @@ from ..jobs.runner import JobRunner
 from ..store.interfaces import IInstanceStore
 from ..threads import IThreads
 from ..transfer.bandwidth import Bandwidth
+from ..transfer.directory import Directory
 from ..transfer.incoming import PushTransactions
 from ..transfer.peers import Peer
 from ..transfer.received_push import committed_status
+from ..transfer.remote_pull import ask_to_pull
 from ..transfer.streams import BucketReader, ISlices, MemorySlices
 from ..wire import messages, pushes
 from ..wire.codec import ACCEPTED_CODECS, OURS, Codec, parse_codec, parse_coding, read_codecs
@@ -170,7 +171,7 @@ def _size_argument(request: StreamingRequest, name: str) -> int:
 class SubmitPull(TransfersResource):
     """``/transfers/pull``."""
 
-    def __init__(self, jobs: JobRunner, peers: Mapping[str, Peer], threads: IThreads) -> None:
+    def __init__(self, jobs: JobRunner, peers: Directory, threads: IThreads) -> None:
         super().__init__()
         self._jobs = jobs
         self._peers = peers
@@ -179,7 +180,8 @@ class SubmitPull(TransfersResource):
     async def post(self, request: StreamingRequest) -> Any:
         """Take a job that pulls."""
         transfer = await self._threads.run(messages.parse_transfer, await read_body(request))
-        find_peer(self._peers, transfer.peer)
+        await self._peers.refresh()
+        self._peers.find(transfer.peer)
         job = await self._jobs.submit(Direction.PULL, transfer)
         return {"ID": job.id, "Path": f"/jobs/{job.id}"}
 
@@ -188,7 +190,7 @@ class SubmitSend(TransfersResource):
     """``/transfers/send``: a push, or where the peer has a ``RemoteSelf``, a pull by the peer."""
 
     def __init__(
-        self, jobs: JobRunner, peers: Mapping[str, Peer], threads: IThreads, originator: str
+        self, jobs: JobRunner, peers: Directory, threads: IThreads, originator: str
     ) -> None:
         super().__init__()
         self._jobs = jobs
@@ -199,32 +201,27 @@ class SubmitSend(TransfersResource):
     async def post(self, request: StreamingRequest) -> Any:
         """Take a job that pushes, or have the peer take one that pulls."""
         transfer = await self._threads.run(messages.parse_transfer, await read_body(request))
-        peer = find_peer(self._peers, transfer.peer)
-        as_peer = peer.settings.remote_self
-        if as_peer is None:
+        await self._peers.refresh()
+        peer = self._peers.find(transfer.peer)
+        if peer.settings.remote_self is None:
             job = await self._jobs.submit(Direction.PUSH, transfer)
             return {"ID": job.id, "Path": f"/jobs/{job.id}"}
-        session = peer.session(transfer.sender_transfer_id or messages.new_transfer_id())
-        id_, path = await peer.request_pull(transfer, self._originator, as_peer, session)
-        return {"Peer": peer.name, "RemoteJob": id_, "URL": peer.settings.url + path}
-
-
-def find_peer(peers: Mapping[str, Peer], name: str) -> Peer:
-    """A configured peer.
-
-    :raises UnknownResource: there is none of that name.
-    """
-    peer = peers.get(name)
-    if peer is None:
-        known = ", ".join(sorted(peers)) or "none"
-        raise UnknownResource(f"Unknown peer: {name[:100]} (OrthancPeers has {known})")
-    return peer
+        remote = await ask_to_pull(peer, transfer, self._originator)
+        answer = {
+            "Peer": peer.name,
+            "RemoteJob": remote["job"],
+            "URL": peer.settings.url + remote["path"],
+        }
+        if not transfer.wants_job:
+            return answer
+        job = await self._jobs.submit(Direction.REMOTE_PULL, transfer, remote)
+        return {"ID": job.id, "Path": f"/jobs/{job.id}", **answer}
 
 
 class ProbePeers(TransfersResource):
     """``/transfers/peers``."""
 
-    def __init__(self, peers: Mapping[str, Peer], timeout: float) -> None:
+    def __init__(self, peers: Directory, timeout: float) -> None:
         """:param timeout: ``PeerConnectivityTimeout``, in seconds, of each peer by itself."""
         super().__init__()
         self._peers = peers
@@ -232,6 +229,7 @@ class ProbePeers(TransfersResource):
 
     async def get(self, request: StreamingRequest) -> Any:
         """Which peers have the accelerator; all are asked at the same time."""
+        await self._peers.refresh()
         names = sorted(self._peers)
         probes = [Deferred.fromCoroutine(self._probe(self._peers[name])) for name in names]
         results = await DeferredList(probes)

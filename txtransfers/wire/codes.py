@@ -24,6 +24,7 @@ _TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.StoreUnavailable, 9, "Error in the network protocol"),
     (errors.StorageFailure, 14, "Cannot write to file"),
     (errors.SourceChanged, 6, "Bad sequence of calls"),
+    (errors.OrthancUnreachable, 9, "Error in the network protocol"),
     (errors.PeerError, 9, "Error in the network protocol"),
 )
 

@@ -79,7 +79,10 @@ class Resource:
 
 @attrs.frozen
 class TransferRequest:
-    """The body of ``/transfers/send`` and ``/transfers/pull``."""
+    """The body of ``/transfers/send`` and ``/transfers/pull``.
+
+    :ivar wants_job: whether who sends it looks for a job here, whoever moves the bytes.
+    """
 
     resources: tuple[Resource, ...]
     compression: Compression
@@ -88,6 +91,7 @@ class TransferRequest:
     originator: str | None = None
     sender_transfer_id: str | None = None
     delta: bool | None = None
+    wants_job: bool = False
 
 
 @attrs.frozen
@@ -142,6 +146,8 @@ class _Transfer(msgspec.Struct):
     Originator: str | msgspec.UnsetType = msgspec.UNSET
     SenderTransferID: str | msgspec.UnsetType = msgspec.UNSET
     Delta: bool | msgspec.UnsetType = msgspec.UNSET
+    Synchronous: Any = msgspec.UNSET
+    Asynchronous: Any = msgspec.UNSET
     TxTransfers: _Wish | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -227,6 +233,7 @@ def parse_transfer(body: bytes) -> TransferRequest:
         originator=_optional(raw.Originator),
         sender_transfer_id=check_transfer_id(_optional(raw.SenderTransferID)),
         delta=_optional(raw.Delta),
+        wants_job=any(way is not msgspec.UNSET for way in (raw.Synchronous, raw.Asynchronous)),
     )
 
 
@@ -242,6 +249,11 @@ def parse_opened(body: bytes) -> tuple[str, str]:
     """A peer's ``{"ID","Path"}`` answer, to opening a push or to ``/transfers/pull``."""
     raw = decode(body, OpenedMessage)
     return raw.ID, raw.Path
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Any JSON object."""
+    return decode(body, dict[str, Any])
 
 
 def parse_compression(text: str) -> Compression:
