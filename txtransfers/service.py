@@ -25,6 +25,7 @@ from twisted.python.usage import Options as UsageOptions
 from . import __version__
 from .config import Settings, default, load
 from .errors import ConfigurationError, TransfersError
+from .jobs.events import Events
 from .jobs.journal import IJournal, MemoryJournal, SqliteJournal
 from .jobs.model import ENDED, Direction
 from .jobs.runner import JobLimits, JobRunner
@@ -41,6 +42,7 @@ from .transfer.peers import Peer
 from .transfer.pull import Pull, staging_name
 from .transfer.push import Push
 from .transfer.slots import Slots
+from .web.jobs import job_json
 from .web.server import StreamingSite
 from .web.site import SiteParts, make_site
 from .wire.messages import TransferRequest
@@ -226,6 +228,7 @@ class Daemon(Service):
             ),
             time.time,
             self._describe_peer,
+            Events(uuid4().hex[:8], lambda job: job_json(job, time.time())),
         )
 
     def _build_transfers(self) -> None:

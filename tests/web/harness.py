@@ -23,6 +23,7 @@ from tests.limits import local_time
 from txtransfers.config import Settings, parse
 from txtransfers.config_peers import PeerSettings
 from txtransfers.errors import PeerUnreachable, TransfersError
+from txtransfers.jobs.events import Events
 from txtransfers.jobs.journal import MemoryJournal
 from txtransfers.jobs.model import Direction
 from txtransfers.jobs.runner import JobLimits, JobRunner
@@ -38,6 +39,7 @@ from txtransfers.transfer.link import Link
 from txtransfers.transfer.parts import ITransfer, Limits, Memo, Parts, is_passing
 from txtransfers.transfer.progress import Progress
 from txtransfers.transfer.slots import Slots
+from txtransfers.web.jobs import job_json
 from txtransfers.web.site import SiteParts, make_site
 from txtransfers.wire.identifiers import DicomIdentifiers, ResourceIdentifiers
 from txtransfers.wire.messages import TransferRequest
@@ -260,6 +262,7 @@ class House:
             ),
             self._wall_clock,
             self._describe_peer,
+            Events("life", lambda job: job_json(job, self._wall_clock())),
         )
         self.transactions = PushTransactions(
             self.clock, self.threads, self.store, transfers.max_push_transactions, Slots(8)
