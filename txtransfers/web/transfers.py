@@ -24,6 +24,7 @@ from ..wire import messages, pushes
 from ..wire.codec import ACCEPTED_CODECS, OURS, Codec, parse_codec, parse_coding, read_codecs
 from ..wire.plan import Chunk
 from .bandwidth import BandwidthNode, asked
+from .events import EventStream
 from .resource import (
     JSON,
     ApiResource,
@@ -391,5 +392,6 @@ def transfers_tree(parts: "SiteParts") -> Resource:
     root.putChild(b"send", SubmitSend(parts.jobs, peers, threads, parts.originator))
     root.putChild(b"peers", ProbePeers(peers, timeout))
     root.putChild(b"push", Pushes(parts.transactions, threads, clock, parts.bandwidth))
+    root.putChild(b"events", EventStream(parts.jobs, clock))
     root.putChild(b"bandwidth", BandwidthNode(parts.bandwidth, threads))
     return root
