@@ -18,7 +18,8 @@ from ..threads import IThreads
 from ..transfer.bandwidth import Bandwidth
 from ..transfer.incoming import PushTransactions
 from ..transfer.peers import Peer
-from .archive import FindTool, LookupTool, add_archive
+from .archive import LookupTool, add_archive
+from .finding import CountTool, FindTool
 from .instances import ArchiveParts
 from .jobs import Jobs
 from .resource import ApiResource, NotFoundParent, Reply
@@ -69,6 +70,7 @@ def make_site(parts: SiteParts) -> StreamingSite:
         add_archive(root, archive)
         tools.putChild(b"lookup", LookupTool(archive))
         tools.putChild(b"find", FindTool(archive))
+        tools.putChild(b"count-resources", CountTool(archive))
     return GuardedSite(root, settings)
 
 

@@ -162,8 +162,16 @@ class OpenedMessage(msgspec.Struct):
     Path: str
 
 
+class OrderMessage(msgspec.Struct):
+    """One criterion of ``OrderBy``."""
+
+    Type: str
+    Key: str
+    Direction: str
+
+
 class FindRequest(msgspec.Struct):
-    """The body of ``/tools/find``."""
+    """The body of ``/tools/find``, and of ``/tools/count-resources``."""
 
     Level: str
     Query: dict[str, str]
@@ -171,6 +179,12 @@ class FindRequest(msgspec.Struct):
     CaseSensitive: bool = False
     Since: int = 0
     Limit: int = 0
+    OrderBy: list[OrderMessage] = []
+    RequestedTags: list[str] = []
+    ResponseContent: list[str] | None = None
+    ParentPatient: str = ""
+    ParentStudy: str = ""
+    ParentSeries: str = ""
 
 
 def decode(body: bytes, type_: type[T]) -> T:
