@@ -37,6 +37,7 @@ from txtransfers.transfer.bandwidth import Bandwidth
 from txtransfers.transfer.incoming import PushTransactions
 from txtransfers.transfer.link import Link
 from txtransfers.transfer.parts import ITransfer, Limits, Memo, Parts, is_passing
+from txtransfers.transfer.peers import Greeting
 from txtransfers.transfer.progress import Progress
 from txtransfers.transfer.slots import Slots
 from txtransfers.web.jobs import job_json
@@ -106,6 +107,33 @@ class FakePeer:
         self.settings = peer_settings(f"{self.base_url}/", remote_self=remote_self)
         self.knows_extension: bool | None = None
         self.link = Link(Clock(), 4, 4)
+        self.answers: dict[str, Any] = {}
+        """To requests of Orthanc's own API; an error is raised."""
+        self.asked: list[Any] = []
+
+    async def resolve(self) -> list[str]:
+        """See ``Peer.resolve``."""
+        return ["127.0.0.1"]
+
+    async def knock(self) -> str:
+        """See ``Peer.knock``."""
+        if not self.accelerated:
+            raise PeerUnreachable(f'Peer "{self.name}": connection refused')
+        return "127.0.0.1 port 8042"
+
+    async def ask(self, method: str, path: str, value: Any = None) -> Any:
+        """See ``Peer.ask``."""
+        self.asked.append(value)
+        answer = self.answers[path]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def greet(self, timeout: float) -> Greeting:
+        """See ``Peer.greet``."""
+        if not self.accelerated:
+            return Greeting(False, f'Peer "{self.name}": connection refused', 0.0)
+        return Greeting(True, "", 0.0015, f"far {self.name}", "1.10.1", "", "1.7")
 
     async def meet(self) -> None:
         """See ``Peer.meet``."""
@@ -127,6 +155,8 @@ class FakePeer:
 
     async def lookup(self, *args: Any) -> Any:
         """See ``Peer.lookup``."""
+        if self.accelerated:
+            return None
         raise PeerUnreachable(f'Peer "{self.name}": connection refused')
 
     async def request_pull(self, *args: Any) -> tuple[str, str]:

@@ -246,7 +246,17 @@ class JobRunner:
         if job.can(Event.RESUBMIT):
             self._receipts.forget(job)
             job.anew, job.tries, job.kept = True, 0, False
+            job.points = []
         await self._happens(job, Event.RESUBMIT)
+
+    async def prioritize(self, id_: str, priority: int) -> None:
+        """Change a job's priority; one that runs goes on, and has it from its next buckets on."""
+        job = self.job(id_)
+        if job.state in ENDED:
+            raise JobActionRefused(f"Job {id_} has ended: its priority does not matter any more")
+        job.request = attrs.evolve(job.request, priority=priority)
+        await self._save(job)
+        self._schedule()
 
     async def _happens(self, job: Job, event: Event) -> None:
         job.happens(event, self._wall_clock())
@@ -353,6 +363,7 @@ class JobRunner:
 
     def _remember(self, job: Job) -> None:
         job.account(self._wall_clock())
+        job.measure(self._wall_clock())
         transfer = self._transfers.get(job.id)
         if transfer is not None:
             job.memo = dict(transfer.state())

@@ -8,7 +8,12 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.interfaces import IProtocolFactory, IReactorTime, IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    IProtocolFactory,
+    IReactorTime,
+    IResolutionReceiver,
+    IStreamClientEndpoint,
+)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, ResponseDone
@@ -227,6 +232,35 @@ class _WideEndpoint:
 
     def connect(self, protocolFactory: IProtocolFactory) -> "Deferred[Any]":
         return self._inner.connect(protocolFactory).addCallback(self._prepare)
+
+
+@implementer(IResolutionReceiver)
+class _Addresses:
+    """Collects the addresses of a host."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+        self.done: Deferred[list[str]] = Deferred()
+
+    def resolutionBegan(self, resolutionInProgress: Any) -> None:
+        """See :class:`IResolutionReceiver`."""
+
+    def addressResolved(self, address: Any) -> None:
+        """See :class:`IResolutionReceiver`."""
+        if address.host not in self.found:
+            self.found.append(address.host)
+
+    def resolutionComplete(self) -> None:
+        """See :class:`IResolutionReceiver`."""
+        if not self.done.called:
+            self.done.callback(self.found)
+
+
+async def resolve(reactor: Any, host: str) -> list[str]:
+    """The addresses of a host; empty if there are none."""
+    addresses = _Addresses()
+    reactor.nameResolver.resolveHostName(addresses, host)
+    return await addresses.done
 
 
 def innermost(error: BaseException) -> BaseException:

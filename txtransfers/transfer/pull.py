@@ -62,7 +62,6 @@ class Pull:
             request.compression, peer.link.estimate, parts.speeds, cores, parts.reactor
         )
         self._session = peer.session(request.sender_transfer_id or new_transfer_id())
-        self._turn = Turn(request.priority, memo.id)
         self._incoming: IIncoming | None = None
         self._report: CommitReport | None = None
         self._tail = Tail(parts.reactor, peer.link)
@@ -228,7 +227,7 @@ class Pull:
                 raise
 
         async with parts.in_flight(
-            link, self._memo.id, self._request, bucket_size(bucket), self._cut.target
+            link, self._memo, self._request, bucket_size(bucket), self._cut.target
         ) as is_free:
             try:
                 await self._tail.travel(bucket_size(bucket), lambda: parts.retrying(progress, get))
@@ -259,7 +258,8 @@ class Pull:
             return
         coding, size = self._codings.next(), bucket_size(rest)
         sink = bucket_sink(self._parts.threads, incoming, rest, coding.codec)
-        sink.limit(self._parts.bandwidth.receiving(self._turn, self._peer.name))
+        turn = Turn(self._memo.priority, self._memo.id)
+        sink.limit(self._parts.bandwidth.receiving(turn, self._peer.name))
         self._sinks.add(sink)
         arrived, is_right = False, True
         try:

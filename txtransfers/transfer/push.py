@@ -64,7 +64,6 @@ class Push:
         )
         self._session = peer.session(request.sender_transfer_id or new_transfer_id())
         self._session.restore(memo.state.get("cookies", ()))
-        self._turn = Turn(request.priority, memo.id)
         self._instances: tuple[Instance, ...] = ()
         self._outcomes: list[Outcome | None] = []
         self._travelling = 0
@@ -362,7 +361,7 @@ class Push:
             on_sent,
             on_again,
             self._codings.learn,
-            parts.bandwidth.sending(self._turn, self._peer.name),
+            parts.bandwidth.sending(Turn(self._memo.priority, self._memo.id), self._peer.name),
         )
 
         async def put() -> None:
@@ -375,7 +374,7 @@ class Push:
 
         usual = transaction.cut.target
         async with parts.in_flight(
-            link, self._memo.id, self._request, bucket_size(rest), usual
+            link, self._memo, self._request, bucket_size(rest), usual
         ) as is_free:
             self._travelling += 1
             try:

@@ -1,6 +1,6 @@
 """The part of Orthanc's REST API that shows and changes the archive (protocol, section 7)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twisted.web.resource import Resource
@@ -61,6 +61,17 @@ def details_json(details: ResourceDetails) -> dict[str, Any]:
         value |= {"ParentStudy": details.parent, "ExpectedNumberOfInstances": None}
         value["Status"] = "Unknown"
     return value
+
+
+def describe_resource(tags: Mapping[str, str]) -> str:
+    """One line that tells people what it is: ``Doe, Jane (123): CT Abdomen, 2026-03-01``."""
+    family, *given = tags.get("PatientName", "").split("=")[0].split("^")
+    name = ", ".join(filter(None, [family, " ".join(filter(None, given[:1]))]))
+    patient = f"{name} ({tags['PatientID']})".strip() if tags.get("PatientID") else name
+    date = tags.get("StudyDate", "")
+    written = f"{date[:4]}-{date[4:6]}-{date[6:]}" if date.isdecimal() and len(date) == 8 else date
+    what = [tags.get("StudyDescription", ""), tags.get("SeriesDescription", ""), written]
+    return ": ".join(filter(None, [patient, ", ".join(filter(None, what))]))
 
 
 class LevelNode(ApiResource):

@@ -12,6 +12,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
 
 from ..config import Settings
+from ..errors import ForeignOrigin
 from ..jobs.runner import JobRunner
 from ..store.interfaces import IArchive, IInstanceStore
 from ..threads import IThreads
@@ -22,6 +23,7 @@ from .archive import LookupTool, add_archive
 from .finding import CountTool, FindTool
 from .instances import ArchiveParts
 from .jobs import Jobs
+from .origins import is_foreign
 from .resource import ApiResource, NotFoundParent, Reply
 from .server import StreamingRequest, StreamingSite
 from .system import Metrics, PeersNode, Plugins, System
@@ -87,6 +89,8 @@ class GuardedSite(StreamingSite):
             return Refusal(403, {})
         if self._settings.authentication_enabled and not self._knows(request):
             return Refusal(401, {"WWW-Authenticate": _REALM})
+        if is_foreign(request.method, request.getHeader):
+            return Foreign()
         return super().getResourceFor(request)
 
     def _knows(self, request: Request) -> bool:
@@ -98,6 +102,21 @@ class GuardedSite(StreamingSite):
 def _is_local(request: Request) -> bool:
     host = getattr(request.getClientAddress(), "host", "127.0.0.1")
     return bool(ip_address(host.partition("%")[0]).is_loopback)
+
+
+class Foreign(ApiResource):
+    """For what a page of another site wants."""
+
+    async def handle(self, request: StreamingRequest, method: str) -> Any:
+        """Refuse, and say why: a proxy may be the reason."""
+        raise ForeignOrigin(
+            "This comes from a page of another site. If it is the page of this daemon behind a"
+            " proxy, let the proxy pass the header Host on, or tell it as X-Forwarded-Host"
+        )
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """Whatever is below, too."""
+        return self
 
 
 class Refusal(ApiResource):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 from twisted.web.server import Request
@@ -13,7 +13,7 @@ from twisted.web.server import Request
 from ..errors import BadParameter, UnknownResource, WrongLength
 from ..jobs.model import Direction
 from ..jobs.runner import JobRunner
-from ..store.interfaces import IInstanceStore
+from ..store.interfaces import IArchive, IInstanceStore
 from ..threads import IThreads
 from ..transfer.bandwidth import Bandwidth
 from ..transfer.incoming import PushTransactions
@@ -22,14 +22,16 @@ from ..transfer.received_push import committed_status
 from ..transfer.streams import BucketReader, ISlices, MemorySlices
 from ..wire import messages, pushes
 from ..wire.codec import ACCEPTED_CODECS, OURS, Codec, parse_codec, parse_coding, read_codecs
+from ..wire.messages import TransferRequest
 from ..wire.plan import Chunk
+from .archive import describe_resource
 from .bandwidth import BandwidthNode, asked
 from .events import EventStream
+from .peers import PeerParts, ProbePeers, find_peer
 from .resource import (
-    JSON,
-    ApiResource,
     NotFoundParent,
     Reply,
+    TransfersResource,
     argument,
     compact,
     read_body,
@@ -52,12 +54,6 @@ STATUS_WAIT_S = 2.0
 """Seconds after which the status of a push is told even if it is about to change."""
 
 _NUMBER = re.compile(r"[0-9]{1,20}\Z", re.ASCII)
-
-
-class TransfersResource(ApiResource):
-    """A node of the accelerator, which (unlike Orthanc itself) tells no charset of its JSON."""
-
-    json_type = JSON
 
 
 class Lookup(TransfersResource):
@@ -189,9 +185,15 @@ class SubmitSend(TransfersResource):
     """``/transfers/send``: a push, or where the peer has a ``RemoteSelf``, a pull by the peer."""
 
     def __init__(
-        self, jobs: JobRunner, peers: Mapping[str, Peer], threads: IThreads, originator: str
+        self,
+        jobs: JobRunner,
+        peers: Mapping[str, Peer],
+        threads: IThreads,
+        originator: str,
+        archive: IArchive | None,
     ) -> None:
         super().__init__()
+        self._archive = archive
         self._jobs = jobs
         self._peers = peers
         self._threads = threads
@@ -203,6 +205,8 @@ class SubmitSend(TransfersResource):
         peer = find_peer(self._peers, transfer.peer)
         as_peer = peer.settings.remote_self
         if as_peer is None:
+            if transfer.description is None and self._archive is not None:
+                transfer = await described(transfer, self._archive)
             job = await self._jobs.submit(Direction.PUSH, transfer)
             return {"ID": job.id, "Path": f"/jobs/{job.id}"}
         session = peer.session(transfer.sender_transfer_id or messages.new_transfer_id())
@@ -210,38 +214,15 @@ class SubmitSend(TransfersResource):
         return {"Peer": peer.name, "RemoteJob": id_, "URL": peer.settings.url + path}
 
 
-def find_peer(peers: Mapping[str, Peer], name: str) -> Peer:
-    """A configured peer.
-
-    :raises UnknownResource: there is none of that name.
-    """
-    peer = peers.get(name)
-    if peer is None:
-        known = ", ".join(sorted(peers)) or "none"
-        raise UnknownResource(f"Unknown peer: {name[:100]} (OrthancPeers has {known})")
-    return peer
-
-
-class ProbePeers(TransfersResource):
-    """``/transfers/peers``."""
-
-    def __init__(self, peers: Mapping[str, Peer], timeout: float) -> None:
-        """:param timeout: ``PeerConnectivityTimeout``, in seconds, of each peer by itself."""
-        super().__init__()
-        self._peers = peers
-        self._timeout = timeout
-
-    async def get(self, request: StreamingRequest) -> Any:
-        """Which peers have the accelerator; all are asked at the same time."""
-        names = sorted(self._peers)
-        probes = [Deferred.fromCoroutine(self._probe(self._peers[name])) for name in names]
-        results = await DeferredList(probes)
-        return {name: state for name, (_ok, state) in zip(names, results, strict=True)}
-
-    async def _probe(self, peer: Peer) -> str:
-        if not await peer.has_accelerator(self._timeout):
-            return "disabled"
-        return "bidirectional" if peer.settings.remote_self else "installed"
+async def described(transfer: TransferRequest, archive: IArchive) -> TransferRequest:
+    """The same with a description, where what it begins with is known."""
+    for first in transfer.resources[:1]:
+        for details in await archive.describe(first.level, [first.id], more=True):
+            text = describe_resource({**details.inherited, **details.tags})
+            count = len(transfer.resources) - 1
+            text += f" and {count} more" if count else ""
+            return attrs.evolve(transfer, description=messages.shorten_description(text))
+    return transfer
 
 
 class Pushes(TransfersResource):
@@ -389,8 +370,9 @@ def transfers_tree(parts: "SiteParts") -> Resource:
     root.putChild(b"lookup", Lookup(store, threads, parts.originator))
     root.putChild(b"chunks", Chunks(store, threads, parts.bandwidth))
     root.putChild(b"pull", SubmitPull(parts.jobs, peers, threads))
-    root.putChild(b"send", SubmitSend(parts.jobs, peers, threads, parts.originator))
-    root.putChild(b"peers", ProbePeers(peers, timeout))
+    root.putChild(b"send", SubmitSend(parts.jobs, peers, threads, parts.originator, parts.archive))
+    parts_of_peers = PeerParts(peers, threads, clock, timeout, parts.settings.name)
+    root.putChild(b"peers", ProbePeers(parts_of_peers))
     root.putChild(b"push", Pushes(parts.transactions, threads, clock, parts.bandwidth))
     root.putChild(b"events", EventStream(parts.jobs, clock))
     root.putChild(b"bandwidth", BandwidthNode(parts.bandwidth, threads))

@@ -26,6 +26,7 @@ MAX_PRIORITY = 2**31 - 1
 
 _DECIMAL = re.compile(r"\+?([0-9]{1,20})\Z", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_LONGEST_DESCRIPTION = 200
 _MB = 2**20
 _JSON = json.JSONDecoder()
 
@@ -79,7 +80,10 @@ class Resource:
 
 @attrs.frozen
 class TransferRequest:
-    """The body of ``/transfers/send`` and ``/transfers/pull``."""
+    """The body of ``/transfers/send`` and ``/transfers/pull``.
+
+    :ivar description: what it is, for people: a patient's name, for instance.
+    """
 
     resources: tuple[Resource, ...]
     compression: Compression
@@ -88,6 +92,7 @@ class TransferRequest:
     originator: str | None = None
     sender_transfer_id: str | None = None
     delta: bool | None = None
+    description: str | None = None
 
 
 @attrs.frozen
@@ -142,6 +147,7 @@ class _Transfer(msgspec.Struct):
     Originator: str | msgspec.UnsetType = msgspec.UNSET
     SenderTransferID: str | msgspec.UnsetType = msgspec.UNSET
     Delta: bool | msgspec.UnsetType = msgspec.UNSET
+    Description: str | msgspec.UnsetType = msgspec.UNSET
     TxTransfers: _Wish | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -227,8 +233,6 @@ def parse_resources(body: bytes) -> tuple[Resource, ...]:
 def parse_transfer(body: bytes) -> TransferRequest:
     """The body of ``/transfers/send`` and ``/transfers/pull``."""
     raw = decode(body, _Transfer)
-    if abs(raw.Priority) > MAX_PRIORITY:
-        raise OutOfRange(f"Priority {raw.Priority} is not within +-{MAX_PRIORITY}")
     compression = parse_compression(raw.Compression)
     wish = _optional(raw.TxTransfers)
     if wish is not None and not isinstance(wish.Compression, msgspec.UnsetType):
@@ -237,10 +241,11 @@ def parse_transfer(body: bytes) -> TransferRequest:
         compression=compression,
         resources=_resources(raw.Resources),
         peer=raw.Peer,
-        priority=raw.Priority,
+        priority=check_priority(raw.Priority),
         originator=_optional(raw.Originator),
         sender_transfer_id=check_transfer_id(_optional(raw.SenderTransferID)),
         delta=_optional(raw.Delta),
+        description=shorten_description(_optional(raw.Description)),
     )
 
 
@@ -256,6 +261,16 @@ def parse_opened(body: bytes) -> tuple[str, str]:
     """A peer's ``{"ID","Path"}`` answer, to opening a push or to ``/transfers/pull``."""
     raw = decode(body, OpenedMessage)
     return raw.ID, raw.Path
+
+
+def check_priority(priority: int) -> int:
+    """Refuse a priority that is too high or too low.
+
+    :raises OutOfRange: it is.
+    """
+    if abs(priority) > MAX_PRIORITY:
+        raise OutOfRange(f"Priority {priority} is not within +-{MAX_PRIORITY}")
+    return priority
 
 
 def parse_compression(text: str) -> Compression:
@@ -287,6 +302,11 @@ def check_transfer_id(text: str | None) -> str | None:
     if text is not None and _CONTROL.search(text):
         raise BadMessage("SenderTransferID has control characters, which a header cannot carry")
     return text
+
+
+def shorten_description(text: str | None) -> str | None:
+    """What people read in a list: one line, not too long."""
+    return _CONTROL.sub(" ", text)[:_LONGEST_DESCRIPTION].strip() or None if text else None
 
 
 def new_transfer_id() -> str:
