@@ -14,7 +14,7 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
     packages=[*find_packages(include=["txtransfers", "txtransfers.*"]), "twisted.plugins"],
-    package_data={"txtransfers": ["py.typed"]},
+    package_data={"txtransfers": ["py.typed"], "txtransfers.web.explorer": ["static/*"]},
     include_package_data=False,
     zip_safe=False,
     install_requires=[

@@ -20,6 +20,7 @@ from ..transfer.bandwidth import Bandwidth
 from ..transfer.incoming import PushTransactions
 from ..transfer.peers import Peer
 from .archive import LookupTool, add_archive
+from .explorer import Front
 from .finding import CountTool, FindTool
 from .instances import ArchiveParts
 from .jobs import Jobs
@@ -55,7 +56,7 @@ class SiteParts:
 def make_site(parts: SiteParts) -> StreamingSite:
     """The site of a daemon."""
     settings = parts.settings
-    root = NotFoundParent()
+    root = Front()
     root.putChild(b"transfers", transfers_tree(parts))
     root.putChild(b"jobs", Jobs(parts.jobs, parts.wall_clock))
     root.putChild(b"system", System(settings, parts.archive))

@@ -27,6 +27,7 @@ from ..wire.plan import Chunk
 from .archive import describe_resource
 from .bandwidth import BandwidthNode, asked
 from .events import EventStream
+from .explorer import Explorer
 from .peers import PeerParts, ProbePeers, find_peer
 from .resource import (
     NotFoundParent,
@@ -374,6 +375,7 @@ def transfers_tree(parts: "SiteParts") -> Resource:
     parts_of_peers = PeerParts(peers, threads, clock, timeout, parts.settings.name)
     root.putChild(b"peers", ProbePeers(parts_of_peers))
     root.putChild(b"push", Pushes(parts.transactions, threads, clock, parts.bandwidth))
+    root.putChild(b"explorer", Explorer(parts.settings.name, parts.archive is not None))
     root.putChild(b"events", EventStream(parts.jobs, clock))
     root.putChild(b"bandwidth", BandwidthNode(parts.bandwidth, threads))
     return root
