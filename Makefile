@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# It is wanted for the axe-core in it; what it depends on is a browser of its own, which is not.
+AXE := axe-playwright-python==0.1.8
 
 .PHONY: demo test bench clean
 
@@ -20,6 +22,7 @@ bench: $(INSTALLED)
 $(INSTALLED): setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check --config-settings editable_mode=compat -e '.[test,demo]'
+	$(BIN)/pip install --disable-pip-version-check --no-deps $(AXE)
 	touch $@
 
 clean:

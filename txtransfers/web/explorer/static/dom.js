@@ -74,7 +74,7 @@ export function table(caption, columns, rows) {
 function heading({ name, kind, sort, hidden }) {
   const inside = sort
     ? h("button", { type: "button", class: "sort", onclick: sort.choose }, name,
-      h("span", { "aria-hidden": "true", class: "sort-mark" }, sort.way === "ASC" ? "▲" : sort.way === "DESC" ? "▼" : ""))
+      h("span", { "aria-hidden": "true", class: "sort-mark" }, sort.way === "ASC" ? "▲" : sort.way === "DESC" ? "▼" : "↕"))
     : hidden ? h("span", { class: "hidden" }, name) : name;
   const way = { ASC: "ascending", DESC: "descending" }[sort?.way];
   return h("th", { role: "columnheader", scope: "col", class: kind, "aria-sort": way }, inside);

@@ -27,7 +27,7 @@ export function searchForm(level, values, changed) {
     const id = `find-${tag}`;
     const input = h("input", {
       id, type: "search", name: tag, value: values[tag] ?? "", autocomplete: "off", spellcheck: "false",
-      placeholder: tag === "StudyDate" ? "2026 or 2026-01 .. 2026-03" : undefined,
+      placeholder: tag === "StudyDate" ? "2026-03 .. 2026-05" : undefined,
     });
     input.addEventListener("input", () => {
       clearTimeout(timer);

@@ -20,6 +20,12 @@ export function size(bytes) {
 
 export const rate = (bytes) => (bytes > 0 && Number.isFinite(bytes) ? `${size(bytes)}/s` : "–");
 
+/** A short time, in milliseconds. */
+export function milliseconds(number) {
+  if (number < 0.1) return "< 0.1 ms";
+  return `${number < 10 ? number.toFixed(1) : Math.round(number)} ms`;
+}
+
 export function duration(seconds) {
   if (!Number.isFinite(seconds) || seconds < 0) return "–";
   if (seconds < 9.95) return `${seconds.toFixed(1)} s`;

@@ -3,9 +3,9 @@
 import { jobs as api } from "./api.js";
 import { chart } from "./chart.js";
 import { cell, dialog, h, put, row, say, table, toast } from "./dom.js";
-import { count, dateTime, duration, moment, plural, rate, short, size } from "./format.js";
-import { actionButtons, direction, progress, saved, stateBadge } from "./jobs.js";
-import { done, isActive, isCancelled, left, live, rates, skipped, total, what } from "./live.js";
+import { count, dateTime, duration, milliseconds, moment, plural, rate, short, size } from "./format.js";
+import { actionButtons, progress, saved, stateBadge } from "./jobs.js";
+import { direction, done, isActive, isCancelled, left, live, rates, skipped, total, what } from "./live.js";
 
 const MOST_SHOWN = 500;
 
@@ -26,10 +26,10 @@ function facts(job) {
     ["Already there", content.SkippedInstances ? plural(content.SkippedInstances, "instance") : ""],
     ["Retries", content.Retries ? count(content.Retries) : ""],
     ["Sent again", Number(content.RepeatedSize) ? size(content.RepeatedSize) : ""],
-    ["Compression", content.Codec ? `${content.Compression} (${content.Codec})` : content.Compression],
+    ["Compression", content.Codec && content.Codec !== content.Compression ? `${content.Compression} (${content.Codec})` : content.Compression],
     ["Buckets", content.Buckets === undefined ? "" : `${count(content.CompletedHttpQueries)} of ${count(content.Buckets)}`],
     ["In flight", running && content.MaxBucketsInFlight ? `${count(content.BucketsInFlight)} of up to ${count(content.MaxBucketsInFlight)} buckets` : ""],
-    ["Round trip", content.RoundTripMs === undefined ? "" : `${content.RoundTripMs} ms`],
+    ["Round trip", content.RoundTripMs === undefined ? "" : milliseconds(content.RoundTripMs)],
     ["Next try", job.NextTryTime ? dateTime(moment(job.NextTryTime)) : ""],
     ["Asked for", dateTime(moment(job.CreationTime))],
     ["Ended", dateTime(moment(job.CompletionTime))],

@@ -3,7 +3,7 @@
 import { jobs as api } from "./api.js";
 import { attribute, cell, h, keyed, put, row, say, table, toast } from "./dom.js";
 import { count, dateTime, duration, moment, plural, rate, size } from "./format.js";
-import { done, fraction, isActive, isCancelled, isPush, left, live, rates, skipped, total, what } from "./live.js";
+import { direction, done, fraction, isActive, isCancelled, isPush, left, live, rates, skipped, total, what } from "./live.js";
 
 export const ACTIONS = {
   pause: { label: "Pause", states: ["Pending", "Running", "Retry"] },
@@ -66,8 +66,6 @@ export function progress() {
   return box;
 }
 
-export const direction = (job) => (isPush(job) ? "to" : "from");
-
 export function saved(job) {
   const compressed = Number(job.Content.SavedByCompression ?? 0);
   const parts = [];
@@ -78,17 +76,18 @@ export function saved(job) {
 
 function speed(job) {
   if (job.State === "Running" && total(job)) {
-    const { now, average } = rates(job);
-    return `${rate(now)} now, ${rate(average)} on average`;
+    return rate(rates(job).now);
   }
-  if (job.State === "Success" && done(job)) return `${rate(rates(job).average)} on average`;
+  if (job.State === "Success" && done(job)) return rate(rates(job).average);
   return "";
 }
+
+const average = (job) => (job.State === "Running" && total(job) ? `${rate(rates(job).average)} on average` : "");
 
 function when(job) {
   if (job.State === "Running") return Number.isNaN(left(job)) ? "" : `${duration(left(job))} left`;
   if (job.State === "Retry") return `again at ${dateTime(moment(job.NextTryTime))}`;
-  if (job.CompletionTime) return `${dateTime(moment(job.CompletionTime))}, took ${duration(job.EffectiveRuntime)}`;
+  if (job.CompletionTime) return `in ${duration(job.EffectiveRuntime)}, ${dateTime(moment(job.CompletionTime))}`;
   return `since ${dateTime(moment(job.CreationTime))}`;
 }
 
@@ -104,14 +103,14 @@ function jobRow(job) {
   const title = h("a", { href: `#/transfer/${job.ID}` });
   const error = h("p", { class: "error", hidden: true });
   const bar = progress();
-  const [bytes, speeds, times, savings, retries] = Array.from({ length: 5 }, () => h("span", {}));
+  const [bytes, speeds, mean, times, savings, retries] = Array.from({ length: 6 }, () => h("span", {}));
   const actions = actionButtons(job);
   const element = row(
     cell("State", { class: "state" }, badge),
     cell("Transfer", { class: "main" }, title,
       h("div", { class: "sub" }, way, h("span", {}, `${direction(job)} ${job.Content.Peer}`)), error),
     cell("Progress", { class: "wide" }, bar, h("div", { class: "sub" }, bytes)),
-    cell("Speed", {}, h("div", {}, speeds), h("div", { class: "sub" }, times)),
+    cell("Speed", { class: "speed" }, h("div", {}, speeds), h("div", { class: "sub" }, mean), h("div", { class: "sub" }, times)),
     cell("Saved", {}, savings, h("div", { class: "sub" }, retries)),
     cell("Actions", { class: "end" }, actions),
   );
@@ -120,6 +119,7 @@ function jobRow(job) {
     say(title, what(now));
     say(bytes, moved(now));
     say(speeds, speed(now));
+    say(mean, average(now));
     say(times, when(now));
     say(savings, saved(now));
     say(retries, now.Content.Retries ? plural(now.Content.Retries, "retry", "retries") : "");

@@ -3,7 +3,7 @@
 import { url } from "./api.js";
 
 const KEPT = 6; // seconds over which the rate of now is the average
-const HIDDEN_MS = 60_000; // a page that nobody sees lets its connection go: browsers have six a host
+const HIDDEN_MS = 10_000; // a page that nobody sees lets its connection go: browsers have six a host
 const ENDED = new Set(["Success", "Failure"]);
 
 /** Fires "jobs" when any has changed, "ended" (detail: the job) at each end, "state" of the line. */
@@ -24,6 +24,11 @@ class Live extends EventTarget {
       clearTimeout(this.#timer);
       if (document.hidden) this.#timer = setTimeout(() => this.#close(), HIDDEN_MS);
       else if (!this.#source) this.#connect();
+    });
+    // One that is kept for the way back would keep its connection too.
+    addEventListener("pagehide", () => this.#close());
+    addEventListener("pageshow", ({ persisted }) => {
+      if (persisted && !this.#source) this.#connect();
     });
   }
 
@@ -70,6 +75,7 @@ class Live extends EventTarget {
   }
 
   #close() {
+    clearTimeout(this.#timer);
     this.#source?.close();
     this.#source = null;
   }
@@ -110,6 +116,7 @@ export const live = new Live();
 // What a job says of itself, in numbers.
 
 export const isPush = (job) => job.Type === "PushTransfer";
+export const direction = (job) => (isPush(job) ? "to" : "from");
 export const isActive = (job) => !ENDED.has(job.State);
 export const isCancelled = (job) => job.State === "Failure" && job.ErrorCode === 37;
 export const total = (job) => Number(job.Content.TotalSize ?? 0);

@@ -100,7 +100,7 @@ function theme() {
 }
 
 function showTheme() {
-  say(themeButton, WORDS[theme()]);
+  say(themeButton, `◐ ${WORDS[theme()]}`);
   attribute(themeButton, "aria-label", `Colours: ${WORDS[theme()]}`);
 }
 

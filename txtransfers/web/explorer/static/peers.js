@@ -2,7 +2,7 @@
 
 import { HAS_ARCHIVE, peers as api } from "./api.js";
 import { cell, h, keyed, put, row, say, table } from "./dom.js";
-import { dateTime, duration, moment } from "./format.js";
+import { dateTime, milliseconds, moment } from "./format.js";
 import { stateWord } from "./jobs.js";
 import { direction, live, what } from "./live.js";
 import { peerState, peerVersion, roundTrip } from "./send.js";
@@ -15,7 +15,7 @@ function stepItem({ Step, Result, Details, Advice, Milliseconds }) {
   return h("li", { class: "step", "data-result": Result },
     h("span", { class: "mark-of-step", "aria-hidden": "true" }, MARKS[Result]),
     h("div", {}, h("strong", {}, Step), h("span", { class: "hidden" }, ` ${RESULTS[Result]}`),
-      Milliseconds !== undefined && h("span", { class: "sub number" }, ` ${duration(Milliseconds / 1000)}`),
+      Milliseconds !== undefined && h("span", { class: "sub number" }, ` ${milliseconds(Milliseconds)}`),
       h("div", { class: "details" }, Details),
       Advice && h("div", { class: "advice-line" }, Advice)));
 }
@@ -48,13 +48,16 @@ export function peersView(main) {
 
   function peerRow(peer) {
     const result = h("div", { class: "result", role: "status" });
+    const below = row(h("td", { role: "cell", colspan: 7, class: "result-cell" }, result));
+    below.hidden = true;
     const test = h("button", { type: "button", class: "small", "aria-label": `Test ${peer.Name}` }, "Test this peer");
     test.addEventListener("click", async () => {
       test.disabled = true;
+      below.hidden = false;
       put(result, h("p", { class: "sub" }, "Trying…"));
       try {
         const { Passed, Steps } = await api.test(peer.Name);
-        put(result, h("p", {}, Passed ? "All is well." : "Something is in the way."), h("ol", { class: "steps" }, Steps.map(stepItem)));
+        put(result, h("p", {}, h("strong", {}, peer.Name), Passed ? ": all is well." : ": something is in the way."), h("ol", { class: "steps" }, Steps.map(stepItem)));
       } catch (error) {
         put(result, h("p", { class: "error" }, error.message));
       }
@@ -63,15 +66,16 @@ export function peersView(main) {
     const last = lastTransfers(peer.Name);
     lists.push(last);
     const mode = peer.Mode === "pull" ? `pull: it knows us as "${peer.RemoteSelf}"` : "push";
-    return row(
-      cell("Peer", { class: "main" }, h("strong", {}, peer.Name), h("div", { class: "sub break" }, peer.Url)),
-      cell("State", {}, peerState(peer), peer.Reason && h("div", { class: "error" }, peer.Reason)),
+    const element = row(
+      cell("Peer", { class: "main" }, h("strong", { class: "name" }, peer.Name), h("div", { class: "sub name" }, peer.Url)),
+      cell("State", { class: "state" }, peerState(peer), peer.Reason && h("div", { class: "error" }, peer.Reason)),
       cell("Version", {}, peerVersion(peer) || "–", peer.RemoteName && h("div", { class: "sub" }, `called ${peer.RemoteName}`)),
       cell("Mode", {}, mode),
       cell("Round trip", { class: "number" }, roundTrip(peer) || "–"),
       cell("Last transfers", {}, last),
       cell("Actions", { class: "end" }, h("div", { class: "actions" }, test,
-        HAS_ARCHIVE && h("a", { class: "button small", href: `#/receive/${encodeURIComponent(peer.Name)}` }, "Receive from…")), result));
+        HAS_ARCHIVE && h("a", { class: "button small", href: `#/receive/${encodeURIComponent(peer.Name)}` }, "Receive from…"))));
+    return [element, below];
   }
 
   async function load() {
@@ -81,7 +85,7 @@ export function peersView(main) {
       lists = [];
       const columns = ["Peer", "State", "Version", "Mode"].map((name) => ({ name }));
       columns.push({ name: "Round trip", kind: "number" }, { name: "Last transfers" }, { name: "Actions", hidden: true });
-      put(place, found.length ? table("Peers", columns, found.map(peerRow)) : h("p", { class: "empty" }, "No peers are configured: name them in OrthancPeers."));
+      put(place, found.length ? table("Peers", columns, found.flatMap(peerRow)) : h("p", { class: "empty" }, "No peers are configured: name them in OrthancPeers."));
     } catch (error) {
       put(place, h("p", { class: "error", role: "alert" }, error.message));
     }

@@ -4,7 +4,7 @@ import { archive, HAS_ARCHIVE, peers as api } from "./api.js";
 import { titleOf } from "./archive.js";
 import { cell, h, put, row, say, table, toast } from "./dom.js";
 import { STUDY_TAGS, searchForm } from "./find.js";
-import { count, day, person } from "./format.js";
+import { count, day, person, plural } from "./format.js";
 import { live } from "./live.js";
 import { compressionField, peerState, receive } from "./send.js";
 
@@ -51,12 +51,13 @@ export function receiveView(main, wanted = "") {
     try {
       const found = await api.find(peer, {
         Level: "Study", Query: form.query(), Expand: true, Since: since, Limit: LIMIT + 1, RequestedTags: STUDY_TAGS,
+        OrderBy: [{ Type: "DicomTag", Key: "StudyDate", Direction: "DESC" }],
       }, controller.signal);
       problem.hidden = true;
       const isMore = found.length > LIMIT;
       shown = found.slice(0, LIMIT);
       show(await here(shown, controller.signal));
-      say(total, shown.length ? `${count(since + 1)}–${count(since + shown.length)}${isMore ? ", and there are more" : ""}` : "");
+      say(total, since || isMore ? `${count(since + 1)}–${count(since + shown.length)}${isMore ? ", and there are more" : ""}` : plural(shown.length, "study", "studies"));
       pager.hidden = since === 0 && !isMore;
       put(pager, h("button", { type: "button", class: "small", disabled: since === 0, onclick: () => load(since - LIMIT) }, "‹ Previous"),
         h("button", { type: "button", class: "small", disabled: !isMore, onclick: () => load(since + LIMIT) }, "Next ›"));

@@ -2,7 +2,7 @@
 
 import { peers as peersApi, pull, send } from "./api.js";
 import { dialog, h, put, toast } from "./dom.js";
-import { plural } from "./format.js";
+import { milliseconds, plural } from "./format.js";
 
 const COMPRESSIONS = [
   ["auto", "Automatic", "what pays on this line"],
@@ -32,10 +32,10 @@ export const peerVersion = (peer) => {
   return peer.TxtransfersVersion ? `txtransfers ${peer.TxtransfersVersion}` : `Orthanc ${peer.Version}, plugin ${peer.PluginVersion}`;
 };
 
-export const roundTrip = (peer) => (peer.State === "disabled" ? "" : `${peer.RoundTripMs < 10 ? peer.RoundTripMs.toFixed(1) : Math.round(peer.RoundTripMs)} ms`);
+export const roundTrip = (peer) => (peer.State === "disabled" ? "" : milliseconds(peer.RoundTripMs));
 
 function peerChoice(peer, isChosen) {
-  const mode = peer.Mode === "pull" ? "it is asked to pull" : "is sent to it";
+  const mode = peer.Mode === "pull" ? "pull: it is asked to fetch" : "push: it is sent there";
   return h("label", { class: "choice" },
     h("input", { type: "radio", name: "peer", value: peer.Name, checked: isChosen, required: true }),
     h("span", { class: "choice-text" }, h("strong", {}, peer.Name), " ", peerState(peer),
