@@ -19,7 +19,7 @@ bench: $(INSTALLED)
 	$(BIN)/python bench/loopback.py
 
 # The compat mode puts this folder itself on sys.path: Twisted finds twisted/plugins there.
-$(INSTALLED): setup.py
+$(INSTALLED): setup.py Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check --config-settings editable_mode=compat -e '.[test,demo]'
 	$(BIN)/pip install --disable-pip-version-check --no-deps $(AXE)

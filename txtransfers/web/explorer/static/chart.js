@@ -1,6 +1,6 @@
 // A small chart of bytes a second over the time of a transfer.
 
-import { put, svg } from "./dom.js";
+import { h, put, svg } from "./dom.js";
 import { duration, rate } from "./format.js";
 
 const WIDTH = 720;
@@ -29,9 +29,8 @@ function nice(value) {
 
 export function chart() {
   const box = svg("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", preserveAspectRatio: "none" });
-  const label = document.createElement("figcaption");
-  const figure = document.createElement("figure");
-  figure.append(box, label);
+  const label = h("figcaption");
+  const figure = h("figure", {}, box, label);
   figure.update = ({ Seconds, Done, Network }) => {
     const content = slopes(Seconds, Done);
     const network = slopes(Seconds, Network);
@@ -51,12 +50,8 @@ export function chart() {
       ? `Up to ${rate(Math.max(...content.map(({ value }) => value)))}, ${rate(average)} on average, over ${duration(end)}; full height is ${rate(most)}.`
       : "Nothing has moved yet.";
     box.setAttribute("aria-label", `Throughput. ${text}`);
-    const key = (name, words) => {
-      const mark = document.createElement("span");
-      mark.className = `key ${name}`;
-      return [mark, ` ${words} `];
-    };
-    label.replaceChildren(text, " ", ...key("line", "images"), ...key("network", "on the wire"));
+    const key = (name, words) => h("span", { class: "key-word" }, h("span", { class: `key ${name}` }), ` ${words}`);
+    put(label, text, " ", key("images", "images"), " ", key("network", "on the wire"));
   };
   return figure;
 }
