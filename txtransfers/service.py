@@ -25,7 +25,7 @@ from twisted.python.usage import Options as UsageOptions
 from . import __version__
 from .config import Settings, default, load
 from .errors import ConfigurationError, TransfersError
-from .jobs.events import Events
+from .jobs.events import LONGEST_LIST, Events
 from .jobs.journal import IJournal, MemoryJournal, SqliteJournal
 from .jobs.model import ENDED, Direction
 from .jobs.runner import JobLimits, JobRunner
@@ -228,7 +228,7 @@ class Daemon(Service):
             ),
             time.time,
             self._describe_peer,
-            Events(uuid4().hex[:8], lambda job: job_json(job, time.time())),
+            Events(uuid4().hex[:8], lambda job: job_json(job, time.time(), LONGEST_LIST)),
         )
 
     def _build_transfers(self) -> None:

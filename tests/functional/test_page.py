@@ -219,7 +219,7 @@ class TransferTests(PageTestCase):
         job = self.submit(self.a, "send", [{"Level": "Study", "ID": study}], "hospital")
         browser = self.browser
         self.show("transfers")
-        self.says(ROW, "Running", "left", "on average", "12 instances")
+        self.says(ROW, "Running", "left", "on average", "of 12 instances")
         browser.click_text(f"{ROW} button", "Pause")
         self.says(ROW, "Paused")
         self.assertEqual("Paused", self.job()["State"])
@@ -324,6 +324,20 @@ class LineTests(PageTestCase):
         self.says(ROW, "After the restart", "Done")
         self.assertEqual(2, len(self.browser.texts(ROW)))
         self.assert_holds(self.b, uploaded)
+
+    def test_without_an_archive(self) -> None:
+        """Told so before the scripts of the page begin, as it would be by a gateway."""
+        self.start_both()
+        tell = "document.addEventListener('readystatechange',"
+        tell += " () => { document.documentElement.dataset.archive = 'no' })"
+        self.browser.cdp("Page.addScriptToEvaluateOnNewDocument", source=tell)
+        self.show("archive")
+        self.says("h1", "Transfers")
+        self.assertEqual(["Transfers", "Peers"], self.browser.texts("#nav a"))
+        self.browser.click_text("#nav a", "Peers")
+        self.says(ROW, "hospital", "Reachable")
+        self.assertEqual([], [t for t in self.browser.texts("a, button") if "Receive" in t])
+        self.is_quiet()
 
     def test_with_a_password(self) -> None:
         (port,) = free_ports(1)

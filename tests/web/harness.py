@@ -23,7 +23,7 @@ from tests.limits import local_time
 from txtransfers.config import Settings, parse
 from txtransfers.config_peers import PeerSettings
 from txtransfers.errors import PeerUnreachable, TransfersError
-from txtransfers.jobs.events import Events
+from txtransfers.jobs.events import LONGEST_LIST, Events
 from txtransfers.jobs.journal import MemoryJournal
 from txtransfers.jobs.model import Direction
 from txtransfers.jobs.runner import JobLimits, JobRunner
@@ -292,7 +292,7 @@ class House:
             ),
             self._wall_clock,
             self._describe_peer,
-            Events("life", lambda job: job_json(job, self._wall_clock())),
+            Events("life", lambda job: job_json(job, self._wall_clock(), LONGEST_LIST)),
         )
         self.transactions = PushTransactions(
             self.clock, self.threads, self.store, transfers.max_push_transactions, Slots(8)

@@ -158,6 +158,7 @@ EXTENSIONS = {
     *("SenderTransferID", "TotalSize", "Buckets", "UploadedSize", "DownloadedSize"),  # jobs
     *("NetworkSize", "Retries", "RepeatedSize", "SavedByCompression", "Outcomes"),
     *("SentInstances", "ReceivedInstances", "SkippedInstances", "SkippedSize"),
+    *("CompletedInstances", "Description"),
     *("EstimatedTimeOfArrival", "History", "BucketsInFlight", "MaxBucketsInFlight"),
     *("BucketSize", "GoodputKBs", "RoundTripMs", "Codec", "CodecLevel"),
     # of jobs that stock describes by an empty Content, and of those whose lookup failed:

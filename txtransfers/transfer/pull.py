@@ -26,6 +26,7 @@ from ..store.interfaces import CommitReport, IIncoming, Outcome
 from ..wire.identifiers import is_identifier
 from ..wire.messages import Compression, LookupAnswer, TransferRequest, new_transfer_id
 from ..wire.plan import Bucket, Cut, Instance, Plan, bucket_size, chunks_path, plan_buckets, rest_of
+from .arrivals import Arrivals
 from .codings import BucketCodings
 from .compression import Encoded
 from .parts import ROUNDS, ITransfer, Memo, Parts, check_source, is_passing
@@ -56,6 +57,7 @@ class Pull:
         self._parts = parts
         self._peer = peer
         self._request = request
+        self._arrivals = Arrivals(())
         self._memo = memo
         cores = min(parts.cores, peer.link.cap)
         self._codings = BucketCodings(
@@ -185,7 +187,9 @@ class Pull:
         missing = await incoming.missing(plan)
         held = [instance for instance in incoming.instances if instance.id in incoming.held]
         progress.planned(incoming.instances, held, plan)
-        progress.arrived(plan, sorted(set(range(len(plan))) - set(missing)))
+        done = sorted(set(range(len(plan))) - set(missing))
+        self._arrivals = Arrivals(plan, done)
+        progress.arrived(plan, done, self._arrivals.instances)
         self._account(progress)
         self._tail.begins(len(missing))
         await run_all(
@@ -241,7 +245,7 @@ class Pull:
                     " let it push them",
                     error.status,
                 ) from error
-        progress.bucket_done(bucket_size(bucket))
+        progress.bucket_done(bucket_size(bucket), self._arrivals.bucket(number))
 
     async def _get(
         self,

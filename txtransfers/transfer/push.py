@@ -19,6 +19,7 @@ from ..store.interfaces import Outcome
 from ..wire.messages import TransferRequest, new_transfer_id
 from ..wire.plan import Instance, bucket_size, rest_of
 from ..wire.pushes import PushExtension, PushState, PushStatus, push_json
+from .arrivals import Arrivals
 from .bodies import BucketBodies
 from .codings import BucketCodings
 from .holdings import held_by_lookup
@@ -56,6 +57,7 @@ class Push:
         self._parts = parts
         self._peer = peer
         self._request = request
+        self._arrivals = Arrivals(())
         self._memo = memo
         self._transaction = Transaction(memo.state)
         cores = min(parts.cores, peer.link.cap)
@@ -224,7 +226,8 @@ class Push:
             self._instances, transaction.not_sent(self._instances), transaction.buckets
         )
         done = [n for n in transaction.done if transaction.buckets[n]]
-        progress.arrived(transaction.buckets, done)
+        self._arrivals = Arrivals(transaction.buckets, done)
+        progress.arrived(transaction.buckets, done, self._arrivals.instances)
 
     # Opening
 
@@ -383,7 +386,7 @@ class Push:
                 self._travelling -= 1
         transaction.in_flight.pop(number, None)
         transaction.done.add(number)
-        progress.bucket_done(bucket_size(bucket))
+        progress.bucket_done(bucket_size(bucket), self._arrivals.bucket(number))
 
     def _sent(self, number: int) -> None:
         """All of a bucket is on its way. The answers to the last ones are not waited for."""

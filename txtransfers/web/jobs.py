@@ -25,8 +25,8 @@ _ACTIONS = ("pause", "resume", "cancel", "resubmit")
 WallClock = Callable[[], float]
 
 
-def job_json(job: Job, now: float) -> dict[str, Any]:
-    """A job as it travels."""
+def job_json(job: Job, now: float, most: int | None = None) -> dict[str, Any]:
+    """A job as it travels. :param most: how many of its resources are told; None for all."""
     runtime = job.running_for(now)
     value = {
         "ID": job.id,
@@ -40,7 +40,7 @@ def job_json(job: Job, now: float) -> dict[str, Any]:
         "CreationTime": timestamp(job.created),
         "Timestamp": timestamp(now),
         "EffectiveRuntime": round(runtime, 3),
-        "Content": _content(job, runtime),
+        "Content": _content(job, runtime, most),
         "History": history_json(job),
     }
     if job.next_try is not None:
@@ -53,11 +53,11 @@ def job_json(job: Job, now: float) -> dict[str, Any]:
     return value
 
 
-def _content(job: Job, runtime: float) -> dict[str, Any]:
+def _content(job: Job, runtime: float, most: int | None) -> dict[str, Any]:
     """The protocol's members, and more: sizes in bytes, retries, what the commit did."""
     progress, request = job.progress, job.request
     content: dict[str, Any] = {
-        "Resources": [resource.to_json() for resource in request.resources],
+        "Resources": [resource.to_json() for resource in request.resources[:most]],
         "Peer": request.peer,
         "Compression": request.compression.value,
     }

@@ -16,7 +16,7 @@ function facts(job) {
   return [
     ["Peer", `${direction(job)} ${content.Peer}`],
     ["Resources", (content.Resources ?? []).slice(0, 3).map(({ Level, ID }) => `${Level} ${short(ID)}…`).join(", ")],
-    ["Instances", content.TotalInstances === undefined ? "" : count(content.TotalInstances)],
+    ["Instances", content.TotalInstances === undefined ? "" : job.State === "Success" ? count(content.TotalInstances) : `${count(content.CompletedInstances)} of ${count(content.TotalInstances)}`],
     ["Bytes", total(job) ? `${size(done(job) + skipped(job))} of ${size(total(job))}` : ""],
     ["Speed", done(job) ? [running && `${rate(now)} now`, `${rate(average)} on average`].filter(Boolean).join(", ") : ""],
     ["Time left", running ? duration(left(job)) : ""],

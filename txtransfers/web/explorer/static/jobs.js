@@ -93,8 +93,9 @@ function when(job) {
 
 function moved(job) {
   if (!total(job)) return job.State === "Success" ? "nothing to do" : "";
-  const part = job.State === "Success" ? size(total(job)) : `${size(done(job) + skipped(job))} of ${size(total(job))}`;
-  return `${part}, ${plural(job.Content.TotalInstances, "instance")}`;
+  const all = plural(job.Content.TotalInstances, "instance");
+  if (job.State === "Success") return `${size(total(job))}, ${all}`;
+  return `${size(done(job) + skipped(job))} of ${size(total(job))}, ${count(job.Content.CompletedInstances)} of ${all}`;
 }
 
 function jobRow(job) {
