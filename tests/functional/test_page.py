@@ -116,6 +116,8 @@ class ArchiveTests(PageTestCase):
         browser.click_text("th button", "Patient name")
         browser.wait_for('th[aria-sort="ascending"]')
         self.says(f"{ROW}:first-child", "<script>")
+        focused = browser.run("return document.activeElement.dataset.column")
+        self.assertEqual("PatientName", focused)
         browser.click_text("th button", "Patient name")
         browser.wait_for('th[aria-sort="descending"]')
         self.says(f"{ROW}:first-child", "Roe, Richard")

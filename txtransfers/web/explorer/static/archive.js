@@ -91,7 +91,8 @@ function listOf(level, { query = () => ({}), parent = {}, order = { key: RECEIVE
     box.setAttribute("aria-busy", "true");
     if (!keep) state.number = null;
     try {
-      const counting = state.number === null ? api.count(question, signal) : state.number;
+      const counting = state.number === null ? api.count(question, signal) : Promise.resolve(state.number);
+      counting.catch(() => {}); // it is told below, unless the list itself fails
       const found = await api.find({
         ...question, Since: state.since, Limit: state.limit, OrderBy: way, RequestedTags: TAGS[level], ResponseContent: CONTENT,
       }, signal);
@@ -111,7 +112,7 @@ function listOf(level, { query = () => ({}), parent = {}, order = { key: RECEIVE
 
   function show(found) {
     const columns = COLUMNS[level].map(([name, key, , kind, type]) => ({
-      name, kind: kind === "number" ? "number" : undefined,
+      name, key, kind: kind === "number" ? "number" : undefined,
       sort: key && { way: state.order.key === key ? state.order.way : undefined, choose: () => sortBy(key, type) },
     }));
     if (isPicked) columns.unshift({ name: "Choose", hidden: true });
@@ -156,12 +157,12 @@ function listOf(level, { query = () => ({}), parent = {}, order = { key: RECEIVE
   function sortBy(key, type) {
     const way = state.order.key === key && state.order.way === "ASC" ? "DESC" : "ASC";
     state.order = state.order.key === key && state.order.way === "DESC" ? order : { key, way, type };
-    go(0);
+    go(0).then(() => place.querySelector(`th [data-column="${key}"]`)?.focus());
   }
 
   function go(since) {
     state.since = Math.max(0, since);
-    load({ keep: true });
+    return load({ keep: true });
   }
 
   function showPager() {
@@ -172,6 +173,7 @@ function listOf(level, { query = () => ({}), parent = {}, order = { key: RECEIVE
       return;
     }
     pager.hidden = number <= PAGES[0];
+    const focused = pager.contains(document.activeElement) && document.activeElement.getAttribute("aria-label");
     const button = (label, words, to, off) => h("button", { type: "button", class: "small", "aria-label": words, disabled: off, onclick: () => go(to) }, label);
     put(pager, button("«", "First page", 0, since === 0), button("‹", "Previous page", since - limit, since === 0),
       h("span", { class: "number" }, `${count(since + 1)}–${count(Math.min(number, since + limit))} of ${count(number)}`),
@@ -180,6 +182,7 @@ function listOf(level, { query = () => ({}), parent = {}, order = { key: RECEIVE
         class: "small", "aria-label": "How many a page",
         onchange: (event) => { state.limit = Number(event.target.value); go(0); },
       }, PAGES.map((each) => h("option", { value: each, selected: each === limit }, each)))));
+    if (focused) (pager.querySelector(`[aria-label="${focused}"]:enabled`) ?? pager.querySelector("button:enabled"))?.focus();
   }
 
   box.load = load;
@@ -263,8 +266,10 @@ const names = { Patient: (f) => person(tag(f, "PatientName")) || tag(f, "Patient
 
 export function resourceView(main, level, id) {
   let end = () => {};
+  let isGone = false;
   put(main, h("p", { class: "empty", role: "status" }, "Loading…"));
   lineage(level, id).then((line) => {
+    if (isGone) return;
     const found = line.at(-1);
     const all = Object.assign({}, ...line.map((each) => each.MainDicomTags));
     const titled = { ...found, RequestedTags: all };
@@ -286,9 +291,13 @@ export function resourceView(main, level, id) {
     list.load();
     end = refreshed(list);
   }, (error) => {
+    if (isGone) return;
     put(main, h("p", { class: "crumbs" }, h("a", { href: "#/archive" }, "Archive")), h("p", { class: "empty" }, error.message));
   });
-  return () => end();
+  return () => {
+    isGone = true;
+    end();
+  };
 }
 
 function instanceParts(main, id) {

@@ -1,6 +1,7 @@
 // Elements made of text and nodes alone: nothing here reads markup, so that no name of a patient
 // can become any.
 
+const MOST_TOASTS = 4;
 const SVG = "http://www.w3.org/2000/svg";
 
 /** An element. Attributes; `on…` are listeners; `class`, `dataset` and booleans as one expects. */
@@ -71,9 +72,9 @@ export function table(caption, columns, rows) {
     h("tbody", { role: "rowgroup" }, rows)));
 }
 
-function heading({ name, kind, sort, hidden }) {
+function heading({ name, key, kind, sort, hidden }) {
   const inside = sort
-    ? h("button", { type: "button", class: "sort", onclick: sort.choose }, name,
+    ? h("button", { type: "button", class: "sort", dataset: { column: key }, onclick: sort.choose }, name,
       h("span", { "aria-hidden": "true", class: "sort-mark" }, sort.way === "ASC" ? "▲" : sort.way === "DESC" ? "▼" : "↕"))
     : hidden ? h("span", { class: "hidden" }, name) : name;
   const way = { ASC: "ascending", DESC: "descending" }[sort?.way];
@@ -92,7 +93,9 @@ export function cell(label, attributes, ...children) {
 export function toast(content, kind = "good") {
   const box = h("div", { class: `toast ${kind}` }, h("div", {}, content),
     h("button", { type: "button", class: "plain", "aria-label": "Close this message", onclick: () => box.remove() }, "✕"));
-  document.getElementById("toasts").append(box);
+  const all = document.getElementById("toasts");
+  all.append(box);
+  while (all.children.length > MOST_TOASTS) all.firstChild.remove();
   if (kind === "good") setTimeout(() => box.remove(), 8000);
 }
 

@@ -43,10 +43,12 @@ export function actionButtons(job, names = Object.keys(ACTIONS)) {
   });
   const group = h("div", { class: "actions" }, buttons.map(({ button }) => button));
   group.update = (now) => {
+    const focused = group.contains(document.activeElement) ? document.activeElement : null;
     for (const { name, button } of buttons) {
       button.hidden = !ACTIONS[name].states.includes(now.State);
       attribute(button, "aria-label", `${ACTIONS[name].label}: ${what(now)}`);
     }
+    if (focused?.hidden) group.querySelector("button:not([hidden])")?.focus();
   };
   return group;
 }
