@@ -93,6 +93,16 @@ class PageBrowser(Browser):
             " e.removeAttribute('data-clicked')"
         )
 
+    def call(self, module: str, function: str, *arguments: Any) -> Any:
+        """What a function of one of the page's modules gives."""
+        wanted = {
+            "script": "const [module, name, values, done] = arguments;"
+            "import(new URL(module, document.querySelector('script[type=module]').src))"
+            ".then(m => done(m[name](...values)), e => done(String(e)))",
+            "args": [module, function, list(arguments)],
+        }
+        return self._ask("POST", f"{self._session}/execute/async", wanted)
+
     def drop(self, paths: list[Path]) -> None:
         """Drop files and folders on the middle of the page."""
         data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}

@@ -138,6 +138,47 @@ class ArchiveTests(PageTestCase):
         self.assertIsNone(browser.alert())
         self.is_quiet("/instances - Failed to load resource")  # readme.txt
 
+    def test_what_is_typed_and_what_is_written(self) -> None:
+        self.show("archive")
+        for function, given, expected in (
+            ("dates", "", ""),
+            ("dates", "2026", "20260101-20261231"),
+            ("dates", "2026-03", "20260301-20260331"),
+            ("dates", "202603", "20260301-20260331"),
+            ("dates", " 2026-03-05 ", "20260305"),
+            ("dates", "20260305", "20260305"),
+            ("dates", "20260305-20260401", "20260305-20260401"),
+            ("dates", "-20260401", "-20260401"),
+            ("dates", "2025 .. 2026-02", "20250101-20260231"),
+            ("dates", "2025..", "20250101-"),
+            ("dates", ".. 2026", "-20261231"),
+            ("dates", "yesterday", None),
+            ("dates", "..", None),
+            ("dates", "-", None),
+            ("dates", "2024 .. 2025 .. 2026", None),
+            ("pattern", " doe ", "*doe*"),
+            ("pattern", "doe*", "doe*"),
+            ("pattern", " ", ""),
+            ("person", "Doe^Jane^M^Dr=X=Y", "Doe, Jane M"),
+            ("person", "^^", ""),
+            ("size", 0, "0 B"),
+            ("size", 999, "999 B"),
+            ("size", 1000, "1.00 kB"),
+            ("size", 999_999, "1.00 MB"),
+            ("size", "123456789", "123 MB"),
+            ("duration", 0.04, "0.0 s"),
+            ("duration", 59.7, "1 min 0 s"),
+            ("duration", 3600, "1 h 0 min"),
+            ("duration", 90_000, "1 d 1 h"),
+            ("duration", -1, "–"),
+            ("milliseconds", 0.01, "< 0.1 ms"),
+            ("milliseconds", 12.3, "12 ms"),
+            ("day", "20260305", "2026-03-05"),
+            ("day", "odd", "odd"),
+        ):
+            told = self.browser.call("format.js", function, given)
+            self.assertEqual(expected, told, f"{function}({given!r})")
+
     def test_patients_and_files_that_are_chosen(self) -> None:
         browser = self.browser
         self.show("patients")
