@@ -170,7 +170,7 @@ class ArchiveTests(PageTestCase):
             ("duration", 59.7, "1 min 0 s"),
             ("duration", 3600, "1 h 0 min"),
             ("duration", 90_000, "1 d 1 h"),
-            ("duration", -1, "–"),
+            ("duration", -1, "\N{EN DASH}"),
             ("milliseconds", 0.01, "< 0.1 ms"),
             ("milliseconds", 12.3, "12 ms"),
             ("day", "20260305", "2026-03-05"),

@@ -239,7 +239,7 @@ const SHOWN = [
   "StationName", "SeriesInstanceUID", "InstanceNumber", "SOPInstanceUID",
 ];
 
-const readable = (name) => name.replace(/([a-z])([A-Z])/g, "$1 $2").replace(/\bUID\b/, "UID");
+const readable = (name) => name.replace(/([a-z])([A-Z])/g, "$1 $2").replace(/([A-Z])([A-Z][a-z])/g, "$1 $2");
 
 function shownValue(name, text) {
   if (name.endsWith("Date")) return day(text);
