@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# It is wanted for the axe-core in it; what it depends on is a browser of its own, which is not.
+AXE := axe-playwright-python==0.1.8
 
 .PHONY: demo test bench clean
 
@@ -17,9 +19,10 @@ bench: $(INSTALLED)
 	$(BIN)/python bench/loopback.py
 
 # The compat mode puts this folder itself on sys.path: Twisted finds twisted/plugins there.
-$(INSTALLED): setup.py
+$(INSTALLED): setup.py Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check --config-settings editable_mode=compat -e '.[test,demo]'
+	$(BIN)/pip install --disable-pip-version-check --no-deps $(AXE)
 	touch $@
 
 clean:

@@ -14,7 +14,11 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
     packages=[*find_packages(include=["txtransfers", "txtransfers.*"]), "twisted.plugins"],
-    package_data={"txtransfers": ["py.typed"], "txtransfers.web.gateway": ["*.js"]},
+    package_data={
+        "txtransfers": ["py.typed"],
+        "txtransfers.web.explorer": ["static/*"],
+        "txtransfers.web.gateway": ["*.js"],
+    },
     include_package_data=False,
     zip_safe=False,
     install_requires=[

@@ -3,10 +3,13 @@
 Two daemons get generated and real DICOM files and move them both ways, in every mode, with and
 without compression.
 Each move starts with nothing at the receiver and ends with all MD5s compared with the files' own.
+With DEMO_STAY=1 in the environment both daemons stay up at the end, for a look at their pages.
 """
 
 import argparse
+import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -25,6 +28,7 @@ from demo.daemon import Daemon, pair
 
 FOLDER = Path(".demo")
 MEGABYTE = 1024 * 1024
+STAY = "DEMO_STAY"
 POLL_SECONDS = 0.2
 SIZES = {
     "small": {"slices": 20, "multiframe": 20, "back": 10},
@@ -91,9 +95,24 @@ def _run(console: Console, folder: Path, size: str) -> int:
         console.print(_table(outcomes))
         if bad := [each for each in outcomes if each.trouble]:
             _tell(console, bad, (a, b))
+        for daemon in (a, b):
+            console.print(f"the page of {daemon.name}: {daemon.url}", highlight=False)
+        if os.environ.get(STAY) == "1":
+            _stay(console)
     seconds = time.perf_counter() - started
     console.print(f"both daemons stopped as asked; {seconds:.0f} s in all", highlight=False)
     return 1 if bad else 0
+
+
+def _stay(console: Console) -> None:
+    """Wait for Ctrl-C, or SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    console.print("both daemons stay up until Ctrl-C")
+    try:
+        while True:
+            signal.pause()
+    except KeyboardInterrupt:
+        console.print()
 
 
 def _files(folder: Path, size: str) -> tuple[list[Path], list[Path]]:

@@ -16,6 +16,11 @@ def need(case: SynchronousTestCase, program: str) -> str:
     found = shutil.which(program, path=_PATH)
     if found is not None:
         return found
+    return do_without(case, program)
+
+
+def do_without(case: SynchronousTestCase, part: str) -> str:
+    """Skip the test for which something is missing, or fail it."""
     if os.environ.get(REQUIRE_ALL) == "1":
-        case.fail(f"{program} is not installed, and {REQUIRE_ALL} is 1")
-    return case.skipTest(f"{program} is not installed")
+        case.fail(f"{part} is not installed, and {REQUIRE_ALL} is 1")
+    return case.skipTest(f"{part} is not installed")

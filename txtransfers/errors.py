@@ -76,6 +76,10 @@ class TooBusy(TransfersError):
         self.retry_after = retry_after
 
 
+class ForeignOrigin(TransfersError):
+    """A page of another site asks for this, in the browser of somebody who is let in here."""
+
+
 class BodyTooLarge(TransfersError):
     """A request's body exceeds what this route takes."""
 

@@ -25,6 +25,7 @@ from twisted.python.usage import Options as UsageOptions
 from . import __version__
 from .config import PeerSettings, Settings, default, load
 from .errors import ConfigurationError, TransfersError, UnknownResource
+from .jobs.events import LONGEST_LIST, Events
 from .jobs.journal import IJournal, MemoryJournal, SqliteJournal
 from .jobs.model import ENDED, Direction
 from .jobs.runner import JobLimits, JobRunner
@@ -49,6 +50,7 @@ from .transfer.slots import Slots
 from .web.gateway.peers import OrthancPeers
 from .web.gateway.tree import Gateway
 from .web.gateway.upstream import Upstream
+from .web.jobs import job_json
 from .web.server import StreamingSite
 from .web.site import SiteParts, make_site
 from .wire.messages import TransferRequest
@@ -225,6 +227,7 @@ class Daemon(Service):
             ),
             time.time,
             self._describe_peer,
+            Events(uuid4().hex[:8], lambda job: job_json(job, time.time(), LONGEST_LIST)),
         )
 
     def _build_transfers(self) -> None:

@@ -134,3 +134,20 @@ class OrthancTests(GatewayTestCase):
         self.assertEqual(self.ours.client.get("/transfers/peers"), {"orthanc": "disabled"})
         self.assertEqual(self.ask_oracle("GET", "/instances").json, [])
         self.assertTrue(os.path.exists(self.store_of("A")))
+
+    def test_tried_and_searched_as_a_peer(self) -> None:
+        told = self.ours.client.post("/transfers/peers/orthanc/test", {})
+        failed = [step for step in told["Steps"] if step["Result"] == "Failed"]
+        self.assertEqual(["Transfers accelerator there"], [step["Step"] for step in failed])
+        self.assert_says(failed[0]["Advice"], "OrthancTransfers")
+        self.both("POST", "/instances", make(1, AccessionNumber="ACC1"))
+        find = {
+            "Level": "Study",
+            "Query": {"AccessionNumber": "acc*"},
+            "Expand": True,
+            "Limit": 10,
+            "RequestedTags": ["PatientName"],
+            "OrderBy": [{"Type": "DicomTag", "Key": "StudyDate", "Direction": "DESC"}],
+        }
+        (found,) = self.ours.client.post("/transfers/peers/orthanc/find", find)
+        self.assertEqual("ACC1", found["MainDicomTags"]["AccessionNumber"])

@@ -30,6 +30,7 @@ PROGRESS = Progress(
     network_size=500,
     repeated_size=100,
     retries=4,
+    done_instances=2,
 )
 
 
@@ -80,6 +81,7 @@ class ReceiptTests(SynchronousTestCase):
                 "TotalInstances": 3,
                 "TotalSize": "1000",
                 "Outcomes": {"Stored": 1, "Replaced": 1, "Different": 1},
+                "CompletedInstances": 3,
                 "SentInstances": 2,
                 "UploadedSize": "700",
                 "NetworkSize": "500",

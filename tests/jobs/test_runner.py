@@ -17,6 +17,7 @@ from txtransfers.errors import (
     ConfigurationError,
     CorruptedInstances,
     JobActionRefused,
+    PeerNonsense,
     PeerRefused,
     PeerUnreachable,
     SourceChanged,
@@ -27,6 +28,7 @@ from txtransfers.errors import (
     UnknownResource,
     WrongOriginator,
 )
+from txtransfers.jobs.events import Events, Told
 from txtransfers.jobs.journal import Kind, MemoryJournal
 from txtransfers.jobs.model import Direction, Job, State
 from txtransfers.jobs.runner import CHECKPOINT_S, JobLimits, JobRunner
@@ -161,7 +163,19 @@ class RunnerCase(SynchronousTestCase):
             JobLimits(concurrent, history, **more),
             self.wall_clock,
             lambda peer: ("here", f"http://{peer}.test/"),
+            Events("life", lambda job: {"State": job.state.value}),
         )
+
+    def told(self, after: int = 0) -> list[Told]:
+        """What listeners are told now of what happened."""
+        found: list[Told] = []
+        while (told := self.runner.events.after(found[-1].number if found else after)) is not None:
+            found.append(told)
+        return found
+
+    def states(self, job: Job) -> list[State | None]:
+        """The states of a job that listeners were told, without its progress."""
+        return [each.state for each in self.told() if each.job == job.id and not each.is_passing]
 
     def wall_clock(self) -> float:
         """The daemon may have been off for some time."""
@@ -1459,3 +1473,69 @@ class ReceiptTests(RunnerCase):
         self.end(job)
         self.flushLoggedErrors(StorageFailure)
         self.assert_state(job, State.SUCCESS)
+
+
+class ToldTests(RunnerCase):
+    """What listeners are told, and when."""
+
+    def test_a_job_from_its_submission_to_its_end(self) -> None:
+        job = self.submit()
+        self.assertEqual([State.PENDING, State.RUNNING], self.states(job))
+        self.end(job)
+        self.assertEqual([State.PENDING, State.RUNNING, State.SUCCESS], self.states(job))
+
+    def test_progress_every_second_of_which_the_last_counts(self) -> None:
+        job = self.submit()
+        self.clock.pump([CHECKPOINT_S] * 3)
+        self.assertEqual([True], [each.is_passing for each in self.told(2)])
+        self.assertEqual(5, self.runner.events.last)
+        self.end(job)
+        self.assertEqual([State.SUCCESS], [each.state for each in self.told(2)])
+
+    def test_what_people_wish(self) -> None:
+        job = self.submit()
+        before = len(self.states(job))
+        self.do(self.runner.pause(job.id))
+        self.do(self.runner.resume(job.id))
+        self.end(job, PeerNonsense("no"))
+        self.do(self.runner.resubmit(job.id))
+        self.do(self.runner.cancel(job.id))
+        expected = [
+            *(State.PAUSED, State.PENDING, State.RUNNING, State.FAILURE),
+            *(State.PENDING, State.RUNNING, State.FAILURE),
+        ]
+        told = [s for s, last in pairwise_from(self.states(job)[before:]) if s is not last]
+        self.assertEqual(expected, told)
+
+    def test_waiting_for_another_try(self) -> None:
+        self.runner = self.make(retry_delays=[5.0])
+        job = self.submit()
+        self.end(job, PeerUnreachable("no"))
+        self.assertEqual(State.RETRY, self.states(job)[-1])
+        self.clock.advance(5)
+        self.assertEqual([State.PENDING, State.RUNNING], self.states(job)[-2:])
+
+    def test_one_that_is_forgotten(self) -> None:
+        jobs = []
+        for _ in range(4):
+            jobs.append(self.submit())
+            self.end(jobs[-1])
+        self.assertIsNone(self.states(jobs[0])[-1])
+        self.assertNotIn(None, self.states(jobs[1]))
+
+    def test_the_journal_comes_first_unless_it_fails(self) -> None:
+        job = self.submit()
+        self.journal.is_slow = True
+        self.end(job)
+        self.assertEqual(State.RUNNING, self.states(job)[-1])
+        self.journal.go_on()
+        self.assertEqual(State.SUCCESS, self.states(job)[-1])
+        other = self.submit()
+        self.journal.is_full = True
+        self.end(other)
+        self.assertEqual(State.SUCCESS, self.states(other)[-1])
+
+
+def pairwise_from(states: list[State | None]) -> list[tuple[State | None, State | None]]:
+    """Each state with the one before."""
+    return list(zip(states, [None, *states], strict=False))

@@ -45,6 +45,7 @@ class FakeMemo:
     """Remembers in memory; a new transfer with it is one after a restart."""
 
     id = "the-job"
+    priority = 0
 
     def __init__(self) -> None:
         self.state: Mapping[str, Any] = {}

@@ -85,6 +85,7 @@ class PullTests(SynchronousTestCase):
         progress = self.progress
         self.assertEqual((progress.buckets, progress.buckets_done), (3, 3))
         self.assertEqual((progress.total_size, progress.done_size), (size, size))
+        self.assertEqual(progress.done_instances, 3)
         self.assertEqual(progress.network_size, size)
         stored, there = Outcome.STORED, Outcome.ALREADY_STORED
         self.assertEqual(list(pull.outcomes()), [stored, there, stored])

@@ -81,11 +81,12 @@ class PushTests(PushCase):
         progress = self.progress
         self.assertEqual((progress.total_instances, progress.total_size), (3, size))
         self.assertEqual((progress.buckets, progress.buckets_done), (3, 2))
-        self.assertEqual(progress.fraction, 3 / 5)
+        self.assertEqual((progress.fraction, progress.done_instances), (3 / 5, 2))
         self.assertEqual(progress.network_size, size)
         held.callback(None)
         self.successResultOf(done)
         self.assertEqual((progress.done_size, progress.fraction), (size, 4 / 5))
+        self.assertEqual(progress.done_instances, 3)
 
     def test_large_and_small_instances_arrive_whole(self) -> None:
         for number, filler in ((4, 5), (5, 20_000), (6, 2_500), (7, 100)):
@@ -96,6 +97,7 @@ class PushTests(PushCase):
             self.memo = FakeMemo()
             self.successResultOf(self.begin(self.push(compression, bucket_size=1500)))
             self.assert_arrived()
+            self.assertEqual(self.progress.done_instances, len(self.store.files))
 
     def test_gzipped_buckets_count_as_they_travel(self) -> None:
         self.store.add(make(9, filler=50_000))

@@ -23,6 +23,7 @@ from tests.limits import local_time
 from txtransfers.config import Settings, parse
 from txtransfers.config_peers import PeerSettings
 from txtransfers.errors import PeerUnreachable, TransfersError
+from txtransfers.jobs.events import LONGEST_LIST, Events
 from txtransfers.jobs.journal import MemoryJournal
 from txtransfers.jobs.model import Direction
 from txtransfers.jobs.runner import JobLimits, JobRunner
@@ -37,11 +38,13 @@ from txtransfers.transfer.directory import Directory
 from txtransfers.transfer.incoming import PushTransactions
 from txtransfers.transfer.link import Link
 from txtransfers.transfer.parts import ITransfer, Limits, Memo, Parts, is_passing
+from txtransfers.transfer.peers import Greeting
 from txtransfers.transfer.progress import Progress
 from txtransfers.transfer.slots import Slots
 from txtransfers.web.gateway.peers import OrthancPeers
 from txtransfers.web.gateway.tree import Gateway
 from txtransfers.web.gateway.upstream import Upstream
+from txtransfers.web.jobs import job_json
 from txtransfers.web.site import SiteParts, make_site
 from txtransfers.wire.identifiers import DicomIdentifiers, ResourceIdentifiers
 from txtransfers.wire.messages import TransferRequest
@@ -108,6 +111,33 @@ class FakePeer:
         self.settings = peer_settings(f"{self.base_url}/", remote_self=remote_self)
         self.knows_extension: bool | None = None
         self.link = Link(Clock(), 4, 4)
+        self.answers: dict[str, Any] = {}
+        """To requests of Orthanc's own API; an error is raised."""
+        self.asked: list[Any] = []
+
+    async def resolve(self) -> list[str]:
+        """See ``Peer.resolve``."""
+        return ["127.0.0.1"]
+
+    async def knock(self) -> str:
+        """See ``Peer.knock``."""
+        if not self.accelerated:
+            raise PeerUnreachable(f'Peer "{self.name}": connection refused')
+        return "127.0.0.1 port 8042"
+
+    async def ask(self, method: str, path: str, value: Any = None) -> Any:
+        """See ``Peer.ask``."""
+        self.asked.append(value)
+        answer = self.answers[path]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def greet(self, timeout: float) -> Greeting:
+        """See ``Peer.greet``."""
+        if not self.accelerated:
+            return Greeting(False, f'Peer "{self.name}": connection refused', 0.0)
+        return Greeting(True, "", 0.0015, f"far {self.name}", "1.10.1", "", "1.7")
 
     async def meet(self) -> None:
         """See ``Peer.meet``."""
@@ -129,6 +159,8 @@ class FakePeer:
 
     async def lookup(self, *args: Any) -> Any:
         """See ``Peer.lookup``."""
+        if self.accelerated:
+            return None
         raise PeerUnreachable(f'Peer "{self.name}": connection refused')
 
     async def request_pull(self, *args: Any) -> tuple[str, str]:
@@ -268,6 +300,7 @@ class House:
             ),
             self._wall_clock,
             self._describe_peer,
+            Events("life", lambda job: job_json(job, self._wall_clock(), LONGEST_LIST)),
         )
         self.transactions = PushTransactions(
             self.clock, self.threads, self.store, transfers.max_push_transactions, Slots(8)

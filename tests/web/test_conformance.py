@@ -60,7 +60,6 @@ DIFFERENCES = (
     Difference("errors-methods", r"HEAD /transfers/push/{tx} ", 404, None, _HEAD),
     Difference("errors-uris", r"GET /transfers/push/[0-9a-f-]+$", 404, 17, _STATUS),
     Difference("errors-push-transaction", r"_method=DELETE", 405, None, _STATUS),
-    Difference("errors-uris", r"GET /$", 404, 17, "there is no explorer to lead to"),
     Difference("core-routes", r"GET /plugins$", 200, None, "there is no plugin but this one"),
     Difference("core-routes", r"GET /plugins/nope", 404, 17, _REASON),
     Difference("core-routes", r"GET /system", 200, None, "only what clients read is told"),
@@ -159,6 +158,7 @@ EXTENSIONS = {
     *("SenderTransferID", "TotalSize", "Buckets", "UploadedSize", "DownloadedSize"),  # jobs
     *("NetworkSize", "Retries", "RepeatedSize", "SavedByCompression", "Outcomes"),
     *("SentInstances", "ReceivedInstances", "SkippedInstances", "SkippedSize"),
+    *("CompletedInstances", "Description"),
     *("EstimatedTimeOfArrival", "History", "BucketsInFlight", "MaxBucketsInFlight"),
     *("BucketSize", "GoodputKBs", "RoundTripMs", "Codec", "CodecLevel"),
     # of jobs that stock describes by an empty Content, and of those whose lookup failed:

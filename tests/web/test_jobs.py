@@ -1,13 +1,17 @@
 """Jobs as they travel: histories, tries, figures, receipts."""
 
 import json
+import os
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
 
+from tests.dicom_files import make
 from tests.web.harness import FakePeer, House
 from tests.web.test_hostile import HostileCase, transfer
 from txtransfers.errors import PeerUnreachable, StorageFull
+from txtransfers.web.archive import describe_resource
 
 DOWN = PeerUnreachable("the peer is down")
 
@@ -169,6 +173,77 @@ class JobsTests(HostileCase):
         self.end()
         answer = self.house.request("GET", f"{path}/receipt")
         self.assertEqual("caf\u00e9 \U0001f600", json.loads(answer.body)["SenderTransferID"])
+
+    def test_priority(self) -> None:
+        path = self.submit(Priority=3)
+        answer = self.house.request("PUT", f"{path}/priority", b"-7")
+        self.assertEqual((200, b"{}"), (answer.status, answer.body))
+        self.assertEqual(-7, self.job(path)["Priority"])
+        self.assertEqual(-7, self.house.transfers[-1].memo.priority)
+        too_high = str(2**31).encode()
+        for body, code in ((b"x", 15), (b'"1"', 15), (b"1.5", 15), (b"", 15), (too_high, 3)):
+            self.assert_refused(self.house.request("PUT", f"{path}/priority", body), 400, code)
+        answer = self.house.request("PUT", f"{path}/priority", b" " * 101)
+        self.assert_refused(answer, 413, 15)
+        self.end()
+        answer = self.house.request("PUT", f"{path}/priority", b"1")
+        self.assert_refused(answer, 400, 6, "has ended")
+        self.assert_refused(self.house.request("PUT", "/jobs/none/priority", b"1"), 404, 17)
+
+    def test_throughput(self) -> None:
+        path = self.submit()
+        self.house.clock.pump([0.5] * 5)
+        self.end()
+        told = self.house.request("GET", f"{path}/throughput").json()
+        self.assertEqual([1.0, 2.0, 2.5], told["Seconds"])
+        self.assertEqual([0, 0, 10], told["Done"])
+        self.assertEqual([0, 0, 0], told["Network"])
+        answer = self.house.request("GET", "/jobs/none/throughput")
+        self.assert_refused(answer, 404, 17)
+
+    def test_description(self) -> None:
+        self.assertNotIn("Description", self.job(self.submit())["Content"])
+        for given, shown in (
+            ("Doe^Jane, CT", "Doe^Jane, CT"),
+            ("a\nb\0c", "a b c"),
+            ("x" * 300, "x" * 200),
+            ("<script>", "<script>"),
+        ):
+            for route in ("send", "pull"):
+                path = self.submit(route, Description=given)
+                self.assertEqual(shown, self.job(path)["Content"]["Description"])
+        for empty in ("", " \n"):
+            self.assertNotIn("Description", self.job(self.submit(Description=empty))["Content"])
+
+
+class DescriptionTests(SynchronousTestCase):
+    def test_the_archive_describes_what_is_sent(self) -> None:
+        house = House(folder=os.path.abspath(self.mktemp()), peers=[FakePeer("B")])
+        self.addCleanup(house.stop)
+        data = make(1, StudyDescription="CT Abdomen", PatientName="Doe^Jane^M=X")
+        study = house.request("POST", "/instances", data).json()["ParentStudy"]
+        resource = {"Level": "Study", "ID": study}
+        for resources, expected in (
+            ([resource], "Doe, Jane (P1): CT Abdomen, 2026-01-01"),
+            ([resource] * 3, "Doe, Jane (P1): CT Abdomen, 2026-01-01 and 2 more"),
+            ([resource | {"ID": "nobody"}], None),
+            ([], None),
+        ):
+            body = transfer(Resources=resources)
+            path = house.request("POST", "/transfers/send", body).json()["Path"]
+            content = house.request("GET", path).json()["Content"]
+            self.assertEqual(expected, content.get("Description"))
+
+    def test_what_there_is_to_say(self) -> None:
+        for tags, expected in (
+            ({}, ""),
+            ({"PatientID": "1"}, "(1)"),
+            ({"PatientName": "Doe"}, "Doe"),
+            ({"PatientName": "^Jane", "PatientID": "1"}, "Jane (1)"),
+            ({"StudyDate": "20260301"}, "2026-03-01"),
+            ({"StudyDate": "odd", "SeriesDescription": "axial"}, "axial, odd"),
+        ):
+            self.assertEqual(expected, describe_resource(tags))
 
 
 class WillingPeer(FakePeer):

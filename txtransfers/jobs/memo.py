@@ -28,6 +28,11 @@ class JobMemo:
         return self._job.id
 
     @property
+    def priority(self) -> int:
+        """See :class:`Memo`."""
+        return self._job.request.priority
+
+    @property
     def state(self) -> Mapping[str, Any]:
         """See :class:`Memo`."""
         return self._job.memo

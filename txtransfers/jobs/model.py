@@ -14,6 +14,7 @@ from ..errors import JobActionRefused
 from ..transfer.progress import Progress
 from ..wire import codes
 from ..wire.messages import Compression, Level, Resource, TransferRequest
+from .throughput import Point, added
 
 
 class State(Enum):
@@ -101,6 +102,7 @@ class Job:
     :ivar outcomes: how many instances had each outcome (the value of :class:`Outcome`).
     :ivar figures: how it moved, when it was looked at last: buckets in flight, goodput, and so on.
     :ivar history: what happened, each with its time; the newest hundred.
+    :ivar points: how its bytes have moved over its time.
     """
 
     id: str
@@ -125,6 +127,7 @@ class Job:
     outcomes: dict[str, int] = attrs.Factory(dict)
     figures: dict[str, Any] = attrs.Factory(dict)
     history: list[tuple[float, str]] = attrs.Factory(list)
+    points: list[Point] = attrs.Factory(list)
 
     def say(self, text: str, now: float) -> None:
         """Add a line to the history."""
@@ -171,6 +174,13 @@ class Job:
             self.runtime += now - self.started
             self.started = now
 
+    def measure(self, now: float) -> None:
+        """Add a point to how its bytes have moved."""
+        seconds = round(self.running_for(now), 2)
+        self.points = added(
+            self.points, (seconds, self.progress.done_size, self.progress.network_size)
+        )
+
     def running_for(self, now: float) -> float:
         """Seconds that it has run in all."""
         return self.runtime + (now - self.started if self.started is not None else 0.0)
@@ -204,6 +214,7 @@ def to_record(job: Job) -> dict[str, Any]:
             "originator": request.originator,
             "sender_transfer_id": request.sender_transfer_id,
             "delta": request.delta,
+            "description": request.description,
         },
         "created": job.created,
         "state": job.state.value,
@@ -221,6 +232,7 @@ def to_record(job: Job) -> dict[str, Any]:
         "outcomes": job.outcomes,
         "figures": job.figures,
         "history": job.history,
+        "points": job.points,
     }
 
 
@@ -241,6 +253,7 @@ def from_record(record: dict[str, Any]) -> Job:
             request["originator"],
             request["sender_transfer_id"],
             request.get("delta"),
+            description=request.get("description"),
         ),
         created=record["created"],
         state=State(record["state"]),
@@ -260,4 +273,5 @@ def from_record(record: dict[str, Any]) -> Job:
         outcomes=record.get("outcomes", {}),
         figures=record.get("figures", {}),
         history=[(when, text) for when, text in record.get("history", ())],
+        points=[(seconds, done, network) for seconds, done, network in record.get("points", ())],
     )

@@ -97,6 +97,7 @@ def transfer_figures(job: Job) -> dict[str, Any]:
         "SentInstances" if pushing else "ReceivedInstances": (
             (progress.total_instances or 0) - progress.skipped
         ),
+        "CompletedInstances": progress.skipped + progress.done_instances,
         "UploadedSize" if pushing else "DownloadedSize": str(progress.done_size),
         "NetworkSize": str(progress.network_size),
         "RepeatedSize": str(progress.repeated_size),

@@ -23,6 +23,7 @@ from ..transfer.retries import is_worth_retrying
 from ..waiters import Waiters
 from ..wire import codes
 from ..wire.messages import TransferRequest
+from .events import Events
 from .journal import IJournal
 from .memo import JobMemo
 from .model import ENDED, Direction, Event, Job, State, new_job
@@ -80,11 +81,14 @@ class JobRunner:
         limits: JobLimits,
         wall_clock: Callable[[], float],
         describe_peer: Callable[[str], tuple[str, str]],
+        events: Events,
     ) -> None:
         """:param wall_clock: seconds since the epoch.
 
         :param describe_peer: the name of this daemon, and the URL of a peer: for receipts.
+        :param events: are told of each change, after the journal.
         """
+        self.events = events
         self._clock = clock
         self._threads = threads
         self._journal = journal
@@ -184,6 +188,7 @@ class JobRunner:
         job = new_job(direction, request, self._sequence, self._wall_clock(), memo)
         await self._journal.save(job)
         self._jobs[job.id] = job
+        self.events.job(job)
         log.info(
             "Job {id}: {type} of {count} resources, peer {peer}",
             id=job.id,
@@ -222,7 +227,7 @@ class JobRunner:
         if job.state is State.RUNNING:
             ended = self._wish(id_, _Wish.CANCEL)
             job.cancelling = True
-            await self._journal.save(job, durable=False)  # should the daemon end before it does
+            await self._save(job, durable=False)  # should the daemon end before it does
             await ended
         elif id_ in self._ending:
             await self._ending[id_].wait()
@@ -236,7 +241,7 @@ class JobRunner:
         self._ending[job.id] = Waiters()  # nothing starts it in between
         try:
             await self._cancelled(job, await self._abandon(job))
-            await self._journal.save(job)
+            await self._save(job)
         finally:
             self._has_ended(job)
         await self._trim()
@@ -254,13 +259,31 @@ class JobRunner:
         if job.can(Event.RESUBMIT):
             self._receipts.forget(job)
             job.anew, job.tries, job.kept = True, 0, False
+            job.points = []
         await self._happens(job, Event.RESUBMIT)
+
+    async def prioritize(self, id_: str, priority: int) -> None:
+        """Change a job's priority; one that runs goes on, and has it from its next buckets on."""
+        job = self.job(id_)
+        if job.state in ENDED:
+            raise JobActionRefused(f"Job {id_} has ended: its priority does not matter any more")
+        job.request = attrs.evolve(job.request, priority=priority)
+        await self._save(job)
+        self._schedule()
 
     async def _happens(self, job: Job, event: Event) -> None:
         job.happens(event, self._wall_clock())
         self._forget_timer(job)
-        await self._journal.save(job)
+        await self._save(job)
         self._schedule()
+
+    async def _save(self, job: Job, durable: bool = True) -> None:
+        """What has changed is in the journal, then told; also where the journal fails."""
+        try:
+            await self._journal.save(job, durable)
+        finally:
+            if job.id in self._jobs:
+                self.events.job(job)
 
     def _forget_timer(self, job: Job) -> None:
         timer = self._timers.pop(job.id, None)
@@ -328,7 +351,7 @@ class JobRunner:
         failure: Failure | None = None
         started = self._clock.seconds()
         try:
-            await self._journal.save(job, durable=False)  # without it, it would be pending
+            await self._save(job, durable=False)  # without it, it would be pending
             if run.wish is None:
                 transfer = self._transfer(job)
                 self._arm_checkpoint(job, run)
@@ -349,6 +372,7 @@ class JobRunner:
     def _arm_checkpoint(self, job: Job, run: _Run) -> None:
         def checkpoint() -> None:
             self._remember(job)
+            self.events.job(job, is_passing=True)
             self._journal.save(job, durable=False).addErrback(
                 lambda failure: log.warn(
                     "Job {id} cannot be saved: {error}", id=job.id, error=failure.value
@@ -360,6 +384,7 @@ class JobRunner:
 
     def _remember(self, job: Job) -> None:
         job.account(self._wall_clock())
+        job.measure(self._wall_clock())
         transfer = self._transfers.get(job.id)
         if transfer is not None:
             job.memo = dict(transfer.state())
@@ -390,7 +415,7 @@ class JobRunner:
             state=job.state.value,
             details=f": {job.error_details or job.error_description}" if job.error_code else "",
         )
-        await self._journal.save(job)
+        await self._save(job)
         await self._trim(job)
 
     async def _succeeded(self, job: Job) -> None:
@@ -458,6 +483,7 @@ class JobRunner:
         def due() -> None:
             del self._timers[job.id]
             job.happens(Event.TRY_AGAIN, self._wall_clock())
+            self.events.job(job)
             self._schedule()
 
         delay = max(0.0, (job.next_try or 0.0) - self._wall_clock())
@@ -507,7 +533,7 @@ class JobRunner:
                 job.say("What had arrived is not kept any longer", self._wall_clock())
             elif job.state is State.FAILURE:
                 await self._cancelled(job, committed)
-            await self._journal.save(job)
+            await self._save(job)
         finally:
             self._has_ended(job)
 
@@ -527,6 +553,7 @@ class JobRunner:
         for job in surplus:
             del self._jobs[job.id]
             self._receipts.forget(job)
+            self.events.forgotten(job.id)
         for job in surplus:
             if job.kept:
                 await self._abandon(job)

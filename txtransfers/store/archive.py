@@ -3,24 +3,25 @@
 Reads come from the index alone, but for :meth:`EmbeddedArchive.all_tags`.
 """
 
-import fnmatch
 import json
 import re
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
-from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
+import attrs
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from .. import errors
 from ..wire.messages import Level
+from . import finding
 from .embedded import EmbeddedStore
 from .index import DESCENDANTS, LEVEL_NUMBER, LEVELS, find_files, resource_row, total_size
 from .interfaces import (
     ArchiveStatistics,
     Change,
+    Find,
     IArchive,
     IUpload,
     ResourceDetails,
@@ -84,11 +85,19 @@ class EmbeddedArchive:
         """See :meth:`IArchive.lookup_dicom`."""
         return self._read(_lookup_dicom, identifier)
 
-    def search(
-        self, level: Level, query: Mapping[str, str], case_sensitive: bool, since: int, limit: int
-    ) -> "Deferred[tuple[str, ...]]":
-        """See :meth:`IArchive.search`."""
-        return self._read(_search, level, query, case_sensitive, since, limit)
+    def find(self, wanted: Find) -> "Deferred[tuple[str, ...]]":
+        """See :meth:`IArchive.find`."""
+        return self._read(finding.find, wanted)
+
+    def count(self, wanted: Find) -> "Deferred[int]":
+        """See :meth:`IArchive.count`."""
+        return self._read(finding.count, wanted)
+
+    def describe(
+        self, level: Level, ids: Sequence[str], more: bool = False
+    ) -> "Deferred[tuple[ResourceDetails, ...]]":
+        """See :meth:`IArchive.describe`."""
+        return self._read(_describe, level, ids, more)
 
     def changes(self, since: int, limit: int) -> "Deferred[tuple[tuple[Change, ...], bool, int]]":
         """See :meth:`IArchive.changes`."""
@@ -136,6 +145,30 @@ def _details(db: sqlite3.Connection, level: Level, id_: str) -> ResourceDetails:
     )
 
 
+def _describe(
+    db: sqlite3.Connection, level: Level, ids: Sequence[str], more: bool
+) -> tuple[ResourceDetails, ...]:
+    found = []
+    for id_ in ids:
+        try:
+            details = _details(db, level, id_)
+            found.append(_with_more(db, details) if more else details)
+        except errors.UnknownResource:
+            continue
+    return tuple(found)
+
+
+def _with_more(db: sqlite3.Connection, details: ResourceDetails) -> ResourceDetails:
+    row = resource_row(db, details.level, details.id)
+    parent = db.execute("SELECT parent FROM resource WHERE id = ?", (row,)).fetchone()[0]
+    return attrs.evolve(
+        details,
+        inherited=finding.inherited(db, parent),
+        modalities=finding.modalities(db, row) if details.level is Level.STUDY else "",
+        statistics=_statistics(db, details.level, details.id),
+    )
+
+
 def _descendants(db: sqlite3.Connection, level: Level, id_: str, wanted: Level) -> tuple[str, ...]:
     rows = db.execute(
         f"{DESCENDANTS} SELECT r.public_id FROM tree JOIN resource r ON r.id = tree.id"
@@ -172,77 +205,6 @@ def _lookup_dicom(db: sqlite3.Connection, identifier: str) -> tuple[tuple[Level,
         "SELECT level, public_id FROM resource WHERE uid = ? ORDER BY level, id", (identifier,)
     )
     return tuple((LEVELS[level], id_) for level, id_ in rows)
-
-
-def _search(
-    db: sqlite3.Connection,
-    level: Level,
-    query: Mapping[str, str],
-    case_sensitive: bool,
-    since: int,
-    limit: int,
-) -> tuple[str, ...]:
-    patterns = {
-        keyword: _pattern(value, case_sensitive, _is_date(keyword))
-        for keyword, value in ((_keyword(tag), value) for tag, value in query.items())
-        if value
-    }
-    depth = LEVEL_NUMBER[level]
-    joins = "".join(
-        f" JOIN resource r{n} ON r{n}.id = r{n + 1}.parent" for n in range(depth - 1, -1, -1)
-    )
-    columns = ", ".join(f"r{n}.tags" for n in range(depth + 1))
-    found: list[str] = []
-    skipped = 0
-    for id_, *levels in db.execute(
-        f"SELECT r{depth}.public_id, {columns} FROM resource r{depth}{joins}"
-        f" WHERE r{depth}.level = ? ORDER BY r{depth}.id",
-        (depth,),
-    ):
-        tags: dict[str, str] = {}
-        for text in levels:
-            tags.update(json.loads(text))
-        if all(pattern.match(tags.get(key, "")) for key, pattern in patterns.items()):
-            if skipped < since:
-                skipped += 1
-                continue
-            found.append(id_)
-            if limit and len(found) == limit:
-                break
-    return tuple(found)
-
-
-def _keyword(tag: str) -> str:
-    """``0010,0020`` and ``00100020`` are ``PatientID``."""
-    digits = tag.replace(",", "")
-    if re.fullmatch(r"[0-9A-Fa-f]{8}", digits):
-        return keyword_for_tag(int(digits, 16)) or tag
-    return tag
-
-
-def _is_date(keyword: str) -> bool:
-    tag = tag_for_keyword(keyword)
-    return tag is not None and dictionary_VR(tag) == "DA"
-
-
-def _pattern(value: str, case_sensitive: bool, is_date: bool) -> "re.Pattern[str]":
-    """DICOM's wildcards ``*`` and ``?``, alternatives by backslash, and ranges of dates."""
-    span = re.fullmatch(r"(\d{8})?-(\d{8})?", value) if is_date else None
-    if span:
-        return _DateRange(span[1] or "", span[2] or "99999999")  # type: ignore[return-value]
-    choices = (fnmatch.translate(part.replace("[", "[[]")) for part in value.split("\\"))
-    return re.compile("|".join(choices), 0 if case_sensitive else re.IGNORECASE)
-
-
-class _DateRange:
-    """Matches texts between two dates, both included, as a compiled pattern would."""
-
-    def __init__(self, first: str, last: str) -> None:
-        self._first = first
-        self._last = last
-
-    def match(self, text: str) -> bool:
-        return bool(text) and self._first <= text <= self._last
 
 
 def _changes(

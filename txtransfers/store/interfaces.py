@@ -238,7 +238,11 @@ class ArchiveStatistics:
 
 @attrs.frozen
 class ResourceDetails:
-    """One resource: its identifiers, main tags, parent and children."""
+    """One resource: its identifiers, main tags, parent and children.
+
+    :ivar inherited: the main tags of all above it, where they were asked for, like all that follow.
+    :ivar modalities: of a study's series, joined by backslashes.
+    """
 
     id: str
     level: Level
@@ -251,6 +255,52 @@ class ResourceDetails:
     md5: str = ""
     uuid: str = ""
     index: int | None = None
+    inherited: Mapping[str, str] = {}
+    modalities: str = ""
+    statistics: ArchiveStatistics | None = None
+
+
+MODALITIES = "ModalitiesInStudy"
+"""A tag that can be asked for at the level of studies and below, though no file has it."""
+
+
+class SortKey(Enum):
+    """By what is sorted: a main tag, or what the archive knows; the value is how it is written."""
+
+    TAG = "DicomTag"
+    TAG_AS_INT = "DicomTagAsInt"
+    TAG_AS_FLOAT = "DicomTagAsFloat"
+    LAST_UPDATE = "LastUpdate"
+    RECEPTION = "ReceptionDate"
+
+
+@attrs.frozen
+class Order:
+    """One criterion of an order. :ivar tag: a keyword, or a group and element."""
+
+    tag: str
+    ascending: bool
+    key: SortKey = SortKey.TAG
+
+
+@attrs.frozen
+class Find:
+    """A question to the archive.
+
+    :ivar query: main tags of the level, or of those above -> texts with wildcards ``*`` and ``?``,
+        alternatives by backslash, ranges of dates; empty ones do not count.
+    :ivar limit: 0 means all.
+    :ivar order: the first criterion counts most; without one, as they came.
+    :ivar parent: below which they must be.
+    """
+
+    level: Level
+    query: Mapping[str, str] = {}
+    case_sensitive: bool = False
+    since: int = 0
+    limit: int = 0
+    order: tuple[Order, ...] = ()
+    parent: tuple[Level, str] | None = None
 
 
 @attrs.frozen
@@ -312,10 +362,19 @@ class IArchive(Interface):
     def lookup_dicom(identifier: str) -> "Deferred[tuple[tuple[Level, str], ...]]":
         """The resources with that PatientID, Study, Series or SOP Instance UID."""
 
-    def search(
-        level: Level, query: Mapping[str, str], case_sensitive: bool, since: int, limit: int
-    ) -> "Deferred[tuple[str, ...]]":
-        """Identifiers of a level whose main tags, or their parents', match wildcards."""
+    def find(wanted: Find) -> "Deferred[tuple[str, ...]]":
+        """Identifiers of what matches, in order. Fails with :class:`UnknownResource` (a parent)."""
+
+    def count(wanted: Find) -> "Deferred[int]":
+        """How many match, whatever ``since`` and ``limit`` say. Fails like :meth:`find`."""
+
+    def describe(
+        level: Level, ids: Sequence[str], more: bool = False
+    ) -> "Deferred[tuple[ResourceDetails, ...]]":
+        """Those of a level that are (still) there.
+
+        :param more: with what is inherited, and how much each holds.
+        """
 
     def changes(since: int, limit: int) -> "Deferred[tuple[tuple[Change, ...], bool, int]]":
         """The history after ``since``: the lines, whether they are the last, the last number."""

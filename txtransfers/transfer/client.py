@@ -10,7 +10,12 @@ from typing import Any, TypeVar
 from twisted.internet import error as net
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.interfaces import IProtocolFactory, IReactorTime, IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    IProtocolFactory,
+    IReactorTime,
+    IResolutionReceiver,
+    IStreamClientEndpoint,
+)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, ResponseDone
@@ -255,7 +260,8 @@ def why(error: BaseException, unresolved: str) -> str:
     return f"the connection broke ({broken}); its log, or a proxy's, may tell why"
 
 
-_LONGEST_QUOTE = 300
+LONGEST_QUOTE = 300
+"""Characters of what the other side says that are told again."""
 
 
 def what_orthanc_says(body: bytes) -> tuple[int, str] | None:
@@ -271,8 +277,37 @@ def what_orthanc_says(body: bytes) -> tuple[int, str] | None:
     code = said.get("OrthancStatus")
     return (
         code if isinstance(code, int) else 0,
-        (f"{text} ({details})" if details else text)[:_LONGEST_QUOTE],
+        (f"{text} ({details})" if details else text)[:LONGEST_QUOTE],
     )
+
+
+@implementer(IResolutionReceiver)
+class _Addresses:
+    """Collects the addresses of a host."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+        self.done: Deferred[list[str]] = Deferred()
+
+    def resolutionBegan(self, resolutionInProgress: Any) -> None:
+        """See :class:`IResolutionReceiver`."""
+
+    def addressResolved(self, address: Any) -> None:
+        """See :class:`IResolutionReceiver`."""
+        if address.host not in self.found:
+            self.found.append(address.host)
+
+    def resolutionComplete(self) -> None:
+        """See :class:`IResolutionReceiver`."""
+        if not self.done.called:
+            self.done.callback(self.found)
+
+
+async def resolve(reactor: Any, host: str) -> list[str]:
+    """The addresses of a host; empty if there are none."""
+    addresses = _Addresses()
+    reactor.nameResolver.resolveHostName(addresses, host)
+    return await addresses.done
 
 
 def innermost(error: BaseException) -> BaseException:

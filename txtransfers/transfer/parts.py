@@ -80,17 +80,17 @@ class Parts:
 
     @asynccontextmanager
     async def in_flight(
-        self, link: Link, owner: str, request: TransferRequest, size: int, usual: int
+        self, link: Link, memo: "Memo", request: TransferRequest, size: int, usual: int
     ) -> AsyncIterator[Callable[[], None]]:
         """Hold what a bucket takes of its link, and of the memory.
 
         It gives a function to call as soon as the link can carry another one: the wait for the
         answer is not to leave a gap.
 
-        :param owner: the job, which shares the link with others.
+        :param memo: that of the job, which shares the link with others.
         :param size: bytes of the bucket. :param usual: of the first buckets of its transfer.
         """
-        priority = request.priority
+        priority, owner = memo.priority, memo.id
         # What is compressed may be in memory as a whole.
         memory = STREAMED + (0 if request.compression is Compression.NONE else size)
         share = link.share(size, usual)
@@ -105,7 +105,7 @@ class Parts:
 class Memo(Protocol):
     """What a transfer remembers over restarts.
 
-    :ivar id: of the job.
+    :ivar id: of the job. :ivar priority: its present one, which may change.
     :ivar state: what the transfer gave last, JSON values; empty at first.
     :ivar anew: whether it was resubmitted: what has changed at the source since is taken as it is.
     """
@@ -114,6 +114,10 @@ class Memo(Protocol):
 
     @property
     def id(self) -> str:
+        """See above."""
+
+    @property
+    def priority(self) -> int:
         """See above."""
 
     @property

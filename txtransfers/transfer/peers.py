@@ -12,10 +12,13 @@ from http.cookiejar import Cookie, CookieJar
 from typing import Any, NoReturn, TypeVar
 
 import attrs
+import msgspec
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferTimeoutError
+from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import Factory, Protocol
 from twisted.web._newclient import ParseError
 from twisted.web.client import (
     URI,
@@ -36,14 +39,16 @@ from ..errors import (
 from ..threads import IThreads
 from ..wire import messages, pushes
 from ..wire.codec import ACCEPTED_CODECS, Codec, codec_names
-from ..wire.messages import LookupAnswer, Resource, TransferRequest
+from ..wire.messages import LookupAnswer, Resource, TransferRequest, decode
 from ..wire.pushes import PushOpened, PushStatus
 from .client import (
+    LONGEST_QUOTE,
     PlainAgent,
     Stall,
     WideEndpointFactory,
     deliver,
     innermost,
+    resolve,
     what_orthanc_says,
     why,
 )
@@ -286,6 +291,62 @@ class Peer:
             return False
         return isinstance(plugins, list) and PLUGIN in plugins
 
+    # What people ask of it
+
+    async def ask(self, method: str, path: str, value: Any = None) -> Any:
+        """A request of Orthanc's own REST API; gives the JSON of the answer."""
+        body = constant(msgspec.json.encode(value)) if value is not None else None
+        session = self.session("")
+        answer = await self._call(session, method, path, body, client=session.warm)
+        return await self._threads.run(self._parse, answer, lambda data: decode(data, Any), path)
+
+    async def greet(self, timeout: float) -> "Greeting":
+        """Who it is, and whether it has the accelerator; never raises. ``timeout`` in seconds."""
+        started = self._reactor.seconds()
+
+        async def talk() -> Greeting:
+            plugins = await self.ask("GET", "/plugins")
+            seconds = self._reactor.seconds() - started
+            if not isinstance(plugins, list) or PLUGIN not in plugins:
+                return Greeting(False, "It has no transfers accelerator", seconds)
+            system = await self.ask("GET", "/system")
+            plugin = await self.ask("GET", f"/plugins/{PLUGIN}")
+            return Greeting(
+                True,
+                "",
+                self.link.round_trip or seconds,
+                _text(system, "Name"),
+                _text(system, "Version"),
+                _text(system, "TxtransfersVersion"),
+                _text(plugin, "Version"),
+            )
+
+        try:
+            return await Deferred.fromCoroutine(talk()).addTimeout(timeout, self._reactor)
+        except DeferTimeoutError:
+            return Greeting(False, f"{self._who} did not answer within {timeout:g} s", timeout)
+        except TransfersError as error:
+            return Greeting(False, str(error), self._reactor.seconds() - started)
+
+    async def resolve(self) -> list[str]:
+        """The addresses of its host; empty if there are none."""
+        return await resolve(self._reactor, URI.fromBytes(self.base_url.encode()).host.decode())
+
+    async def knock(self) -> str:
+        """Connect, and leave. Tells where to.
+
+        :raises PeerUnreachable: nobody is there.
+        """
+        uri = URI.fromBytes(self.base_url.encode())
+        endpoint = HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=self.timeout)
+        try:
+            protocol: Any = await endpoint.connect(Factory.forProtocol(Protocol))
+        except Exception as error:
+            self._explain(error, "a connection", f"to port {uri.port}")
+        address = protocol.transport.getPeer()
+        protocol.transport.loseConnection()
+        return f"{address.host} port {address.port}"
+
     def session(self, transfer_id: str) -> "Session":
         """What the requests of one transfer share; without ``transfer_id``, a request alone."""
         jar: Any = CookieJar()
@@ -444,6 +505,31 @@ class Peer:
 
 
 @attrs.frozen
+class Greeting:
+    """What a peer tells of itself.
+
+    :ivar reason: why it has no accelerator, as far as is known. :ivar seconds: of a round trip.
+    :ivar version: of the Orthanc whose API it has. :ivar own_version: of txtransfers.
+    """
+
+    accelerated: bool
+    reason: str
+    seconds: float
+    name: str = ""
+    version: str = ""
+    own_version: str = ""
+    plugin_version: str = ""
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        product = f"txtransfers {self.own_version}" if self.own_version else "Orthanc"
+        orthanc = f" (as Orthanc {self.version})" if self.own_version else f" {self.version}"
+        called = f', called "{self.name}"' if self.name else ""
+        return f"{product}{orthanc}, accelerator {self.plugin_version}{called}"
+
+
+@attrs.frozen
 class Session:
     """What the requests of one transfer to one peer share: its id, and the peer's cookies."""
 
@@ -488,6 +574,11 @@ def _quote(answer: Answer) -> str:
         return "a web page"
     start = answer.body[:60].decode("utf-8", "replace").strip()
     return f"{len(answer.body)} bytes of {kind}: {start!r}"
+
+
+def _text(value: Any, name: str) -> str:
+    found = value.get(name) if isinstance(value, dict) else None
+    return found[:LONGEST_QUOTE] if isinstance(found, str) else ""
 
 
 def _shorten(path: str) -> str:

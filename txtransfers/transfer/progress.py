@@ -16,7 +16,8 @@ class Progress:
     :ivar skipped: instances that need not travel, as the receiver holds them; ``skipped_size``
         their bytes.
     :ivar buckets: those that are to travel.
-    :ivar done_size: bytes in buckets that have arrived, before compression.
+    :ivar done_size: bytes in buckets that have arrived, before compression; ``done_instances`` the
+        instances of which all has arrived.
     :ivar network_size: bytes that travelled, compressed where they were; ``repeated_size`` of
         these, in buckets that had to travel again.
     :ivar seconds: time spent transferring, for the speed.
@@ -36,11 +37,13 @@ class Progress:
     retries: int = 0
     seconds: float = 0.0
     codings: dict[str, int] = attrs.Factory(dict)
+    done_instances: int = 0
 
-    def bucket_done(self, size: int) -> None:
-        """A bucket of ``size`` bytes has arrived."""
+    def bucket_done(self, size: int, instances: int = 0) -> None:
+        """A bucket of ``size`` bytes has arrived, and with it the last of some instances."""
         self.buckets_done += 1
         self.done_size += size
+        self.done_instances += instances
 
     def travelled(self, coding: Coding, size: int) -> None:
         """A bucket, or what was left of it, has travelled so; ``size`` before compression."""
@@ -68,10 +71,14 @@ class Progress:
         self.skipped = len(skipped)
         self.skipped_size = sum(instance.size for instance in skipped)
         self.buckets = sum(1 for bucket in plan if bucket)
-        self.buckets_done = self.done_size = 0
+        self.buckets_done = self.done_size = self.done_instances = 0
 
-    def arrived(self, plan: Plan, done: Sequence[int]) -> None:
-        """These buckets of ``plan`` have arrived, and no others."""
+    def arrived(self, plan: Plan, done: Sequence[int], instances: int = 0) -> None:
+        """These buckets of ``plan`` have arrived, and no others.
+
+        :param instances: of which all is in them.
+        """
+        self.done_instances = instances
         self.buckets_done = len(done)
         self.done_size = sum(bucket_size(plan[number]) for number in done)
 

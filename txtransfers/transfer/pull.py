@@ -26,6 +26,7 @@ from ..store.interfaces import CommitReport, IIncoming, Outcome
 from ..wire.identifiers import is_identifier
 from ..wire.messages import Compression, LookupAnswer, TransferRequest, new_transfer_id
 from ..wire.plan import Bucket, Cut, Instance, Plan, bucket_size, chunks_path, plan_buckets, rest_of
+from .arrivals import Arrivals
 from .codings import BucketCodings
 from .compression import Encoded
 from .parts import ROUNDS, ITransfer, Memo, Parts, check_source, is_passing
@@ -56,13 +57,13 @@ class Pull:
         self._parts = parts
         self._peer = peer
         self._request = request
+        self._arrivals = Arrivals(())
         self._memo = memo
         cores = min(parts.cores, peer.link.cap)
         self._codings = BucketCodings(
             request.compression, peer.link.estimate, parts.speeds, cores, parts.reactor
         )
         self._session = peer.session(request.sender_transfer_id or new_transfer_id())
-        self._turn = Turn(request.priority, memo.id)
         self._incoming: IIncoming | None = None
         self._report: CommitReport | None = None
         self._tail = Tail(parts.reactor, peer.link)
@@ -186,7 +187,9 @@ class Pull:
         missing = await incoming.missing(plan)
         held = [instance for instance in incoming.instances if instance.id in incoming.held]
         progress.planned(incoming.instances, held, plan)
-        progress.arrived(plan, sorted(set(range(len(plan))) - set(missing)))
+        done = sorted(set(range(len(plan))) - set(missing))
+        self._arrivals = Arrivals(plan, done)
+        progress.arrived(plan, done, self._arrivals.instances)
         self._account(progress)
         self._tail.begins(len(missing))
         await run_all(
@@ -228,7 +231,7 @@ class Pull:
                 raise
 
         async with parts.in_flight(
-            link, self._memo.id, self._request, bucket_size(bucket), self._cut.target
+            link, self._memo, self._request, bucket_size(bucket), self._cut.target
         ) as is_free:
             try:
                 await self._tail.travel(bucket_size(bucket), lambda: parts.retrying(progress, get))
@@ -242,7 +245,7 @@ class Pull:
                     " let it push them",
                     error.status,
                 ) from error
-        progress.bucket_done(bucket_size(bucket))
+        progress.bucket_done(bucket_size(bucket), self._arrivals.bucket(number))
 
     async def _get(
         self,
@@ -259,7 +262,8 @@ class Pull:
             return
         coding, size = self._codings.next(), bucket_size(rest)
         sink = bucket_sink(self._parts.threads, incoming, rest, coding.codec)
-        sink.limit(self._parts.bandwidth.receiving(self._turn, self._peer.name))
+        turn = Turn(self._memo.priority, self._memo.id)
+        sink.limit(self._parts.bandwidth.receiving(turn, self._peer.name))
         self._sinks.add(sink)
         arrived, is_right = False, True
         try:

@@ -19,6 +19,7 @@ from ..store.interfaces import Outcome
 from ..wire.messages import TransferRequest, new_transfer_id
 from ..wire.plan import Instance, bucket_size, rest_of
 from ..wire.pushes import PushExtension, PushState, PushStatus, push_json
+from .arrivals import Arrivals
 from .bodies import BucketBodies
 from .codings import BucketCodings
 from .holdings import held_by_lookup
@@ -56,6 +57,7 @@ class Push:
         self._parts = parts
         self._peer = peer
         self._request = request
+        self._arrivals = Arrivals(())
         self._memo = memo
         self._transaction = Transaction(memo.state)
         cores = min(parts.cores, peer.link.cap)
@@ -64,7 +66,6 @@ class Push:
         )
         self._session = peer.session(request.sender_transfer_id or new_transfer_id())
         self._session.restore(memo.state.get("cookies", ()))
-        self._turn = Turn(request.priority, memo.id)
         self._instances: tuple[Instance, ...] = ()
         self._outcomes: list[Outcome | None] = []
         self._travelling = 0
@@ -225,7 +226,8 @@ class Push:
             self._instances, transaction.not_sent(self._instances), transaction.buckets
         )
         done = [n for n in transaction.done if transaction.buckets[n]]
-        progress.arrived(transaction.buckets, done)
+        self._arrivals = Arrivals(transaction.buckets, done)
+        progress.arrived(transaction.buckets, done, self._arrivals.instances)
 
     # Opening
 
@@ -362,7 +364,7 @@ class Push:
             on_sent,
             on_again,
             self._codings.learn,
-            parts.bandwidth.sending(self._turn, self._peer.name),
+            parts.bandwidth.sending(Turn(self._memo.priority, self._memo.id), self._peer.name),
         )
 
         async def put() -> None:
@@ -375,7 +377,7 @@ class Push:
 
         usual = transaction.cut.target
         async with parts.in_flight(
-            link, self._memo.id, self._request, bucket_size(rest), usual
+            link, self._memo, self._request, bucket_size(rest), usual
         ) as is_free:
             self._travelling += 1
             try:
@@ -384,7 +386,7 @@ class Push:
                 self._travelling -= 1
         transaction.in_flight.pop(number, None)
         transaction.done.add(number)
-        progress.bucket_done(bucket_size(bucket))
+        progress.bucket_done(bucket_size(bucket), self._arrivals.bucket(number))
 
     def _sent(self, number: int) -> None:
         """All of a bucket is on its way. The answers to the last ones are not waited for."""

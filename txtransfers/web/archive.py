@@ -1,13 +1,12 @@
 """The part of Orthanc's REST API that shows and changes the archive (protocol, section 7)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import gatherResults
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from ..errors import BadParameter, UnknownResource
+from ..errors import BadParameter
 from ..store.interfaces import ArchiveStatistics, IArchive, ResourceDetails
 from ..wire import messages
 from ..wire.messages import Level
@@ -64,6 +63,17 @@ def details_json(details: ResourceDetails) -> dict[str, Any]:
     return value
 
 
+def describe_resource(tags: Mapping[str, str]) -> str:
+    """One line that tells people what it is: ``Doe, Jane (123): CT Abdomen, 2026-03-01``."""
+    family, *given = tags.get("PatientName", "").split("=")[0].split("^")
+    name = ", ".join(filter(None, [family, " ".join(filter(None, given[:1]))]))
+    patient = f"{name} ({tags['PatientID']})".strip() if tags.get("PatientID") else name
+    date = tags.get("StudyDate", "")
+    written = f"{date[:4]}-{date[4:6]}-{date[6:]}" if date.isdecimal() and len(date) == 8 else date
+    what = [tags.get("StudyDescription", ""), tags.get("SeriesDescription", ""), written]
+    return ": ".join(filter(None, [patient, ", ".join(filter(None, what))]))
+
+
 class LevelNode(ApiResource):
     """``/patients``, ``/studies``, ``/series``; :class:`Instances` adds the upload."""
 
@@ -87,14 +97,7 @@ class LevelNode(ApiResource):
 
 
 async def _expanded(archive: IArchive, level: Level, ids: Sequence[str]) -> list[dict[str, Any]]:
-    found = await gatherResults(
-        [archive.details(level, id_).addErrback(_none_if_gone) for id_ in ids], consumeErrors=True
-    )
-    return [details_json(details) for details in found if details is not None]
-
-
-def _none_if_gone(failure: Any) -> None:
-    failure.trap(UnknownResource)
+    return [details_json(details) for details in await archive.describe(level, ids)]
 
 
 class Instances(LevelNode):
@@ -177,18 +180,23 @@ class Statistics(ApiResource):
     async def get(self, request: StreamingRequest) -> Any:
         """Counts and sizes: of the archive ``Total…`` and ``Count…``."""
         numbers = await self._parts.archive.statistics(self._level, self._id)
-        sizes = _sizes(numbers, "Total" if self._level is None else "")
-        counts = {
-            "CountPatients": numbers.patients,
-            "CountStudies": numbers.studies,
-            "CountSeries": numbers.series,
-            "CountInstances": numbers.instances,
-        }
-        if self._level is None:
-            return counts | sizes
-        below = _ORDER[_ORDER.index(self._level) + 1 :]
-        wanted = {f"Count{_PLURALS[level].capitalize()}" for level in below}
-        return {name: n for name, n in counts.items() if name in wanted} | sizes
+        return statistics_json(self._level, numbers)
+
+
+def statistics_json(level: Level | None, numbers: ArchiveStatistics) -> dict[str, Any]:
+    """Counts of what is below a level, and sizes; without ``level``, of the archive."""
+    sizes = _sizes(numbers, "Total" if level is None else "")
+    counts = {
+        "CountPatients": numbers.patients,
+        "CountStudies": numbers.studies,
+        "CountSeries": numbers.series,
+        "CountInstances": numbers.instances,
+    }
+    if level is None:
+        return counts | sizes
+    below = _ORDER[_ORDER.index(level) + 1 :]
+    wanted = {f"Count{_PLURALS[each].capitalize()}" for each in below}
+    return {name: n for name, n in counts.items() if name in wanted} | sizes
 
 
 def _sizes(numbers: ArchiveStatistics, prefix: str) -> dict[str, Any]:
@@ -200,12 +208,16 @@ def _sizes(numbers: ArchiveStatistics, prefix: str) -> dict[str, Any]:
     }
 
 
-class LookupTool(ApiResource):
-    """``/tools/lookup``."""
+class ArchiveTool(ApiResource):
+    """What asks the archive, below ``/tools``."""
 
     def __init__(self, parts: ArchiveParts) -> None:
         super().__init__()
         self._parts = parts
+
+
+class LookupTool(ArchiveTool):
+    """``/tools/lookup``."""
 
     async def post(self, request: StreamingRequest) -> Any:
         """The resources that have the DICOM identifier in the body."""
@@ -214,25 +226,6 @@ class LookupTool(ApiResource):
         return [
             {"ID": id_, "Path": path_of(level, id_), "Type": level.value} for level, id_ in found
         ]
-
-
-class FindTool(ApiResource):
-    """``/tools/find``."""
-
-    def __init__(self, parts: ArchiveParts) -> None:
-        super().__init__()
-        self._parts = parts
-
-    async def post(self, request: StreamingRequest) -> Any:
-        """The resources of a level whose main tags match a query."""
-        wanted = messages.decode(await read_body(request), messages.FindRequest)
-        level = messages.parse_level(wanted.Level)
-        ids = await self._parts.archive.search(
-            level, wanted.Query, wanted.CaseSensitive, wanted.Since, wanted.Limit
-        )
-        if not wanted.Expand:
-            return list(ids)
-        return await _expanded(self._parts.archive, level, ids)
 
 
 class Changes(ApiResource):

@@ -10,18 +10,23 @@ from ..errors import JobActionRefused, UnknownJob
 from ..jobs.model import Direction, Job, State
 from ..jobs.receipt import history_json, timestamp, transfer_figures
 from ..jobs.runner import JobRunner
-from .resource import ApiResource, NotFound, Reply, argument
+from ..jobs.throughput import throughput_json
+from ..wire.messages import check_priority, decode
+from .resource import ApiResource, NotFound, Reply, argument, compact, read_body
 from .server import StreamingRequest
 
 _MB = 2**20
 _KB = 1024
+_NUMBER_SIZE = 100
+"""Bytes that a number may have."""
+
 _ACTIONS = ("pause", "resume", "cancel", "resubmit")
 
 WallClock = Callable[[], float]
 
 
-def job_json(job: Job, now: float) -> dict[str, Any]:
-    """A job as it travels."""
+def job_json(job: Job, now: float, most: int | None = None) -> dict[str, Any]:
+    """A job as it travels. :param most: how many of its resources are told; None for all."""
     runtime = job.running_for(now)
     value = {
         "ID": job.id,
@@ -35,7 +40,7 @@ def job_json(job: Job, now: float) -> dict[str, Any]:
         "CreationTime": timestamp(job.created),
         "Timestamp": timestamp(now),
         "EffectiveRuntime": round(runtime, 3),
-        "Content": _content(job, runtime),
+        "Content": _content(job, runtime, most),
         "History": history_json(job),
     }
     if job.next_try is not None:
@@ -48,14 +53,16 @@ def job_json(job: Job, now: float) -> dict[str, Any]:
     return value
 
 
-def _content(job: Job, runtime: float) -> dict[str, Any]:
+def _content(job: Job, runtime: float, most: int | None) -> dict[str, Any]:
     """The protocol's members, and more: sizes in bytes, retries, what the commit did."""
     progress, request = job.progress, job.request
     content: dict[str, Any] = {
-        "Resources": [resource.to_json() for resource in request.resources],
+        "Resources": [resource.to_json() for resource in request.resources[:most]],
         "Peer": request.peer,
         "Compression": request.compression.value,
     }
+    if request.description is not None:
+        content["Description"] = request.description
     if request.originator is not None:
         content["Originator"] = request.originator
     if request.sender_transfer_id is not None:
@@ -123,20 +130,46 @@ class JobNode(ApiResource):
         action = path.decode("latin-1")
         if action == "receipt":
             return JobReceipt(self._id, self._jobs)
+        if action == "throughput":
+            return JobThroughput(self._id, self._jobs)
+        if action == "priority":
+            return JobPriority(self._id, self._jobs)
         return JobAction(self._id, action, self._jobs) if action in _ACTIONS else NotFound()
 
 
-class JobReceipt(ApiResource):
-    """``/jobs/ID/receipt`` (an extension)."""
+class OfJob(ApiResource):
+    """A node below a job."""
 
     def __init__(self, id_: str, jobs: JobRunner) -> None:
         super().__init__()
         self._id = id_
         self._jobs = jobs
 
+
+class JobReceipt(OfJob):
+    """``/jobs/ID/receipt`` (an extension)."""
+
     async def get(self, request: StreamingRequest) -> Reply:
         """The manifest of a job that has ended."""
         return Reply(await self._jobs.receipt(self._id), "application/json")
+
+
+class JobThroughput(OfJob):
+    """``/jobs/ID/throughput`` (an extension)."""
+
+    async def get(self, request: StreamingRequest) -> Any:
+        """How its bytes have moved over its time."""
+        return compact(throughput_json(self._jobs.job(self._id).points))
+
+
+class JobPriority(OfJob):
+    """``/jobs/ID/priority`` (an extension)."""
+
+    async def put(self, request: StreamingRequest) -> Reply:
+        """Change it; the body is the number."""
+        priority = check_priority(decode(await read_body(request, _NUMBER_SIZE), int))
+        await self._jobs.prioritize(self._id, priority)
+        return Reply(b"{}", "application/json")
 
 
 class JobAction(ApiResource):

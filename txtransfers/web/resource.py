@@ -42,6 +42,7 @@ _STATUSES: tuple[tuple[type[errors.TransfersError], int], ...] = (
     (errors.UnknownResource, 404),
     (errors.BadState, 409),
     (errors.BodyTooLarge, 413),
+    (errors.ForeignOrigin, 403),
     (errors.TooBusy, 503),
     (errors.StoreUnavailable, 503),
     (errors.StorageFull, 507),
@@ -112,6 +113,12 @@ class ApiResource(Resource):
         answer.addErrback(_answer_error, streaming)
         answer.addErrback(_give_up, streaming)
         return NOT_DONE_YET
+
+
+class TransfersResource(ApiResource):
+    """A node of the accelerator, which (unlike Orthanc itself) tells no charset of its JSON."""
+
+    json_type = JSON
 
 
 class NotFound(ApiResource):

@@ -12,18 +12,22 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
 
 from ..config import Settings
+from ..errors import ForeignOrigin
 from ..jobs.runner import JobRunner
 from ..store.interfaces import IArchive, IInstanceStore
 from ..threads import IThreads
 from ..transfer.bandwidth import Bandwidth
 from ..transfer.directory import Directory
 from ..transfer.incoming import PushTransactions
-from .archive import FindTool, LookupTool, add_archive
+from .archive import LookupTool, add_archive
+from .explorer import Front
+from .finding import CountTool, FindTool
 from .gateway.door import Door
 from .gateway.exchange import HandOn
 from .gateway.tree import Gateway, gateway_tree
 from .instances import ArchiveParts
 from .jobs import Jobs
+from .origins import is_foreign
 from .resource import ApiResource, NotFoundParent, Reply
 from .server import StreamingRequest, StreamingSite
 from .system import Metrics, PeersNode, Plugins, System
@@ -63,7 +67,7 @@ def make_site(parts: SiteParts) -> StreamingSite:
     if parts.gateway is not None:
         tree = gateway_tree(parts, parts.gateway, transfers_tree(parts), jobs, metrics)
         return GuardedSite(tree, settings, Door(parts.gateway.upstream, parts.clock))
-    root = NotFoundParent()
+    root = Front()
     root.putChild(b"transfers", transfers_tree(parts))
     root.putChild(b"jobs", jobs)
     root.putChild(b"system", System(settings, parts.archive))
@@ -77,6 +81,7 @@ def make_site(parts: SiteParts) -> StreamingSite:
         add_archive(root, archive)
         tools.putChild(b"lookup", LookupTool(archive))
         tools.putChild(b"find", FindTool(archive))
+        tools.putChild(b"count-resources", CountTool(archive))
     return GuardedSite(root, settings)
 
 
@@ -94,12 +99,13 @@ class GuardedSite(StreamingSite):
         if not self._settings.remote_access_allowed and not _is_local(request):
             return Refusal(403, {})
         resource = super().getResourceFor(request)
+        foreign = is_foreign(request.method, request.getHeader)
         if self._settings.authentication_enabled and not self._knows(request):
             refusal = Refusal(401, {"WWW-Authenticate": _REALM})
-            if self._door is not None and isinstance(resource, HandOn):
+            if self._door is not None and isinstance(resource, HandOn) and not foreign:
                 return Ask(self._door, resource, refusal)
             return refusal
-        return resource
+        return Foreign() if foreign else resource
 
     def _knows(self, request: Request) -> bool:
         password = self._settings.registered_users.get(request.getUser().decode("utf-8", "replace"))
@@ -129,6 +135,21 @@ class Ask(ApiResource):
             return await self._hand_on.handle(request, method)
         request.refuse_body()
         return await self._refusal.handle(request, method)
+
+
+class Foreign(ApiResource):
+    """For what a page of another site wants."""
+
+    async def handle(self, request: StreamingRequest, method: str) -> Any:
+        """Refuse, and say why: a proxy may be the reason."""
+        raise ForeignOrigin(
+            "This comes from a page of another site. If it is the page of this daemon behind a"
+            " proxy, let the proxy pass the header Host on, or tell it as X-Forwarded-Host"
+        )
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """Whatever is below, too."""
+        return self
 
 
 class Refusal(ApiResource):

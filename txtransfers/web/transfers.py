@@ -4,7 +4,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 from twisted.web.server import Request
@@ -12,24 +12,27 @@ from twisted.web.server import Request
 from ..errors import BadParameter, UnknownResource, WrongLength
 from ..jobs.model import Direction
 from ..jobs.runner import JobRunner
-from ..store.interfaces import IInstanceStore
+from ..store.interfaces import IArchive, IInstanceStore
 from ..threads import IThreads
 from ..transfer.bandwidth import Bandwidth
 from ..transfer.directory import Directory
 from ..transfer.incoming import PushTransactions
-from ..transfer.peers import Peer
 from ..transfer.received_push import committed_status
 from ..transfer.remote_pull import ask_to_pull
 from ..transfer.streams import BucketReader, ISlices, MemorySlices
 from ..wire import messages, pushes
 from ..wire.codec import ACCEPTED_CODECS, OURS, Codec, parse_codec, parse_coding, read_codecs
+from ..wire.messages import TransferRequest
 from ..wire.plan import Chunk
+from .archive import describe_resource
 from .bandwidth import BandwidthNode, asked
+from .events import EventStream
+from .explorer import Explorer
+from .peers import PeerParts, ProbePeers
 from .resource import (
-    JSON,
-    ApiResource,
     NotFoundParent,
     Reply,
+    TransfersResource,
     argument,
     compact,
     read_body,
@@ -52,12 +55,6 @@ STATUS_WAIT_S = 2.0
 """Seconds after which the status of a push is told even if it is about to change."""
 
 _NUMBER = re.compile(r"[0-9]{1,20}\Z", re.ASCII)
-
-
-class TransfersResource(ApiResource):
-    """A node of the accelerator, which (unlike Orthanc itself) tells no charset of its JSON."""
-
-    json_type = JSON
 
 
 class Lookup(TransfersResource):
@@ -190,9 +187,15 @@ class SubmitSend(TransfersResource):
     """``/transfers/send``: a push, or where the peer has a ``RemoteSelf``, a pull by the peer."""
 
     def __init__(
-        self, jobs: JobRunner, peers: Directory, threads: IThreads, originator: str
+        self,
+        jobs: JobRunner,
+        peers: Directory,
+        threads: IThreads,
+        originator: str,
+        archive: IArchive | None,
     ) -> None:
         super().__init__()
+        self._archive = archive
         self._jobs = jobs
         self._peers = peers
         self._threads = threads
@@ -204,6 +207,8 @@ class SubmitSend(TransfersResource):
         await self._peers.refresh()
         peer = self._peers.find(transfer.peer)
         if peer.settings.remote_self is None:
+            if transfer.description is None and self._archive is not None:
+                transfer = await described(transfer, self._archive)
             job = await self._jobs.submit(Direction.PUSH, transfer)
             return {"ID": job.id, "Path": f"/jobs/{job.id}"}
         remote = await ask_to_pull(peer, transfer, self._originator)
@@ -218,27 +223,15 @@ class SubmitSend(TransfersResource):
         return {"ID": job.id, "Path": f"/jobs/{job.id}", **answer}
 
 
-class ProbePeers(TransfersResource):
-    """``/transfers/peers``."""
-
-    def __init__(self, peers: Directory, timeout: float) -> None:
-        """:param timeout: ``PeerConnectivityTimeout``, in seconds, of each peer by itself."""
-        super().__init__()
-        self._peers = peers
-        self._timeout = timeout
-
-    async def get(self, request: StreamingRequest) -> Any:
-        """Which peers have the accelerator; all are asked at the same time."""
-        await self._peers.refresh()
-        names = sorted(self._peers)
-        probes = [Deferred.fromCoroutine(self._probe(self._peers[name])) for name in names]
-        results = await DeferredList(probes)
-        return {name: state for name, (_ok, state) in zip(names, results, strict=True)}
-
-    async def _probe(self, peer: Peer) -> str:
-        if not await peer.has_accelerator(self._timeout):
-            return "disabled"
-        return "bidirectional" if peer.settings.remote_self else "installed"
+async def described(transfer: TransferRequest, archive: IArchive) -> TransferRequest:
+    """The same with a description, where what it begins with is known."""
+    for first in transfer.resources[:1]:
+        for details in await archive.describe(first.level, [first.id], more=True):
+            text = describe_resource({**details.inherited, **details.tags})
+            count = len(transfer.resources) - 1
+            text += f" and {count} more" if count else ""
+            return attrs.evolve(transfer, description=messages.shorten_description(text))
+    return transfer
 
 
 class Pushes(TransfersResource):
@@ -386,8 +379,11 @@ def transfers_tree(parts: "SiteParts") -> Resource:
     root.putChild(b"lookup", Lookup(store, threads, parts.originator))
     root.putChild(b"chunks", Chunks(store, threads, parts.bandwidth))
     root.putChild(b"pull", SubmitPull(parts.jobs, peers, threads))
-    root.putChild(b"send", SubmitSend(parts.jobs, peers, threads, parts.originator))
-    root.putChild(b"peers", ProbePeers(peers, timeout))
+    root.putChild(b"send", SubmitSend(parts.jobs, peers, threads, parts.originator, parts.archive))
+    parts_of_peers = PeerParts(peers, threads, clock, timeout, parts.settings.name)
+    root.putChild(b"peers", ProbePeers(parts_of_peers))
     root.putChild(b"push", Pushes(parts.transactions, threads, clock, parts.bandwidth))
+    root.putChild(b"explorer", Explorer(parts.settings.name, parts.archive is not None))
+    root.putChild(b"events", EventStream(parts.jobs, clock))
     root.putChild(b"bandwidth", BandwidthNode(parts.bandwidth, threads))
     return root

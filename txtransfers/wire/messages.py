@@ -26,6 +26,7 @@ MAX_PRIORITY = 2**31 - 1
 
 _DECIMAL = re.compile(r"\+?([0-9]{1,20})\Z", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_LONGEST_DESCRIPTION = 200
 _MB = 2**20
 _JSON = json.JSONDecoder()
 
@@ -82,6 +83,7 @@ class TransferRequest:
     """The body of ``/transfers/send`` and ``/transfers/pull``.
 
     :ivar wants_job: whether who sends it looks for a job here, whoever moves the bytes.
+    :ivar description: what it is, for people: a patient's name, for instance.
     """
 
     resources: tuple[Resource, ...]
@@ -92,6 +94,7 @@ class TransferRequest:
     sender_transfer_id: str | None = None
     delta: bool | None = None
     wants_job: bool = False
+    description: str | None = None
 
 
 @attrs.frozen
@@ -148,6 +151,7 @@ class _Transfer(msgspec.Struct):
     Delta: bool | msgspec.UnsetType = msgspec.UNSET
     Synchronous: Any = msgspec.UNSET
     Asynchronous: Any = msgspec.UNSET
+    Description: str | msgspec.UnsetType = msgspec.UNSET
     TxTransfers: _Wish | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -168,8 +172,16 @@ class OpenedMessage(msgspec.Struct):
     Path: str
 
 
+class OrderMessage(msgspec.Struct):
+    """One criterion of ``OrderBy``."""
+
+    Type: str
+    Key: str
+    Direction: str
+
+
 class FindRequest(msgspec.Struct):
-    """The body of ``/tools/find``."""
+    """The body of ``/tools/find``, and of ``/tools/count-resources``."""
 
     Level: str
     Query: dict[str, str]
@@ -177,6 +189,12 @@ class FindRequest(msgspec.Struct):
     CaseSensitive: bool = False
     Since: int = 0
     Limit: int = 0
+    OrderBy: list[OrderMessage] = []
+    RequestedTags: list[str] = []
+    ResponseContent: list[str] | None = None
+    ParentPatient: str = ""
+    ParentStudy: str = ""
+    ParentSeries: str = ""
 
 
 def decode(body: bytes, type_: type[T]) -> T:
@@ -219,8 +237,6 @@ def parse_resources(body: bytes) -> tuple[Resource, ...]:
 def parse_transfer(body: bytes) -> TransferRequest:
     """The body of ``/transfers/send`` and ``/transfers/pull``."""
     raw = decode(body, _Transfer)
-    if abs(raw.Priority) > MAX_PRIORITY:
-        raise OutOfRange(f"Priority {raw.Priority} is not within +-{MAX_PRIORITY}")
     compression = parse_compression(raw.Compression)
     wish = _optional(raw.TxTransfers)
     if wish is not None and not isinstance(wish.Compression, msgspec.UnsetType):
@@ -229,11 +245,12 @@ def parse_transfer(body: bytes) -> TransferRequest:
         compression=compression,
         resources=_resources(raw.Resources),
         peer=raw.Peer,
-        priority=raw.Priority,
+        priority=check_priority(raw.Priority),
         originator=_optional(raw.Originator),
         sender_transfer_id=check_transfer_id(_optional(raw.SenderTransferID)),
         delta=_optional(raw.Delta),
         wants_job=any(way is not msgspec.UNSET for way in (raw.Synchronous, raw.Asynchronous)),
+        description=shorten_description(_optional(raw.Description)),
     )
 
 
@@ -254,6 +271,16 @@ def parse_opened(body: bytes) -> tuple[str, str]:
 def parse_object(body: bytes) -> dict[str, Any]:
     """Any JSON object."""
     return decode(body, dict[str, Any])
+
+
+def check_priority(priority: int) -> int:
+    """Refuse a priority that is too high or too low.
+
+    :raises OutOfRange: it is.
+    """
+    if abs(priority) > MAX_PRIORITY:
+        raise OutOfRange(f"Priority {priority} is not within +-{MAX_PRIORITY}")
+    return priority
 
 
 def parse_compression(text: str) -> Compression:
@@ -285,6 +312,11 @@ def check_transfer_id(text: str | None) -> str | None:
     if text is not None and _CONTROL.search(text):
         raise BadMessage("SenderTransferID has control characters, which a header cannot carry")
     return text
+
+
+def shorten_description(text: str | None) -> str | None:
+    """What people read in a list: one line, not too long."""
+    return _CONTROL.sub(" ", text)[:_LONGEST_DESCRIPTION].strip() or None if text else None
 
 
 def new_transfer_id() -> str:
