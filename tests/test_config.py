@@ -4,6 +4,7 @@ import configparser
 import json
 import os
 import re
+from base64 import b64encode
 from pathlib import Path
 
 import attrs
@@ -84,6 +85,7 @@ class DefaultTests(ConfigTestCase):
                     congestion_control="auto",
                     delta=None,
                     bandwidth=config.BandwidthSettings(),
+                    webhooks=(),
                 ),
                 notices=(),
             ),
@@ -706,6 +708,52 @@ class SurvivingTests(ConfigTestCase):
         self.assertIn("no patient is deleted", " ".join(settings.notices))
         settings = self.value(MaximumStorageSize=3, MaximumStorageMode="Reject")
         self.assertNotIn("MaximumStorageSize", " ".join(settings.notices))
+
+
+class WebhookTests(ConfigTestCase):
+    GOOD = b64encode(bytes(range(32))).decode()
+
+    def hooks(self, *forms: object) -> tuple[config.WebhookSettings, ...]:
+        return self.value(Transfers={"Webhooks": forms}).transfers.webhooks
+
+    def refused_hooks(self, *forms: object) -> str:
+        return self.refused(Transfers={"Webhooks": forms})
+
+    def test_what_is_read(self) -> None:
+        urls = ("https://ris.example.org/a?b=c", "http://[::1]:8080")
+        first, second = self.hooks(
+            {"Url": urls[0], "Secret": self.GOOD},
+            {"Url": urls[1], "Secret": f"whsec_{self.GOOD}"},
+        )
+        self.assertEqual(urls, (first.url, second.url))
+        self.assertEqual([bytes(range(32))] * 2, [first.secret, second.secret])
+        self.assertNotIn("example", repr(first))
+
+    def test_addresses(self) -> None:
+        for url in (
+            *("ftp://host/", "host/path", "https://", "https://host:0/", "https://host/ x"),
+            *("https://host:x/", "https://host/#a", f"https://alice:{SECRET}@host/", 8, ""),
+        ):
+            said = self.refused_hooks({"Url": url, "Secret": self.GOOD})
+            self.assertIn("Transfers.Webhooks[0].Url: ", said)
+        self.assertIn(
+            "signature tells who calls",
+            self.refused_hooks({"Url": f"https://alice:{SECRET}@host/", "Secret": self.GOOD}),
+        )
+
+    def test_secrets(self) -> None:
+        for secret in (SECRET, f"{SECRET}!" * 6, b64encode(bytes(23)).decode(), "A" * 92, 5, None):
+            said = self.refused_hooks({"Url": "https://host/", "Secret": secret})
+            self.assertIn("Transfers.Webhooks[0].Secret: ", said)
+        self.assertIn("openssl rand", self.refused_hooks({"Url": "https://host/"}))
+
+    def test_forms(self) -> None:
+        good = {"Url": "https://host/", "Secret": self.GOOD}
+        self.assertIn("expected an array", self.refused(Transfers={"Webhooks": good}))
+        self.assertIn('Webhooks[1]: expected { "Url"', self.refused_hooks(good, "https://host/"))
+        self.assertIn("earlier webhook", self.refused_hooks(good, good))
+        said = self.refused_hooks(good | {"secret": "x"})
+        self.assertEqual('Transfers.Webhooks[0].secret: unknown key; did you mean "Secret"?', said)
 
 
 class RefusedTests(ConfigTestCase):

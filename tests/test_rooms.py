@@ -18,6 +18,7 @@ ORDER = (
             "config_store",
             "config_text",
             "config_values",
+            "config_webhooks",
             "sqlite",
             "threads",
             "timetable",
@@ -27,9 +28,11 @@ ORDER = (
     {"store"},
     {"transfer"},
     {"orthanc"},
+    {"client"},
     {"jobs"},
     {"web"},
     {"service"},
+    {"command"},
     {"cli"},
 )
 """From the ground up: a room imports from its own and from lower ones."""

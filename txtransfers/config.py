@@ -26,6 +26,7 @@ from txtransfers.config_values import (
     read_keys,
     read_object,
 )
+from txtransfers.config_webhooks import WEBHOOKS, WebhookSettings
 from txtransfers.errors import ConfigurationError
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "PeerSettings",
     "Settings",
     "TransfersSettings",
+    "WebhookSettings",
     "default",
     "load",
     "parse",
@@ -59,6 +61,7 @@ class TransfersSettings:
     :ivar congestion_control: a name that the system knows, or ``auto``.
     :ivar delta: whether what the receiver holds is not sent; None: where asking costs nothing.
     :ivar bandwidth: of all transfers together.
+    :ivar webhooks: who is told when a transfer has ended.
     """
 
     threads: int | None
@@ -75,6 +78,7 @@ class TransfersSettings:
     congestion_control: str
     delta: bool | None
     bandwidth: BandwidthSettings
+    webhooks: tuple[WebhookSettings, ...]
 
 
 @attrs.frozen
@@ -173,7 +177,7 @@ def _read_transfers(key: Key, value: object, path: str, problems: list[str]) -> 
     found = read_object(key, value)
     check_known([known.name for known in TRANSFERS_KEYS], found, path, problems)
     values: dict[str, Any] = read_keys(
-        TRANSFERS_KEYS, found, path, problems, {**SCALARS, **BANDWIDTH}
+        TRANSFERS_KEYS, found, path, problems, {**SCALARS, **BANDWIDTH, **WEBHOOKS}
     )
     return TransfersSettings(**values)
 

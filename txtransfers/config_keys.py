@@ -38,6 +38,7 @@ class Kind(Enum):
     WEB_URL = "an address such as http://localhost:8042/ or https://pacs.example.org/orthanc/"
     FILE = "the path of a file"
     STORE = 'an object { "Type" : ... }'
+    WEBHOOKS = 'an array of { "Url", "Secret" }'
     SECTION = "an object"
 
 
@@ -362,6 +363,14 @@ TRANSFERS_KEYS = (
         Kind.BANDWIDTH,
         "0",
         "How much of buckets may travel, of all transfers together; see below. 0: no limit.",
+    ),
+    Key(
+        "Webhooks",
+        "webhooks",
+        Kind.WEBHOOKS,
+        (),
+        "Who is told, by a signed POST, when a transfer has ended; see below.",
+        secret=True,
     ),
 )
 

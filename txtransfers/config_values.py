@@ -245,18 +245,26 @@ def _url(key: Key, value: object, _path: str, _problems: list[str]) -> str:
 
 
 def _checked_http(key: Key, value: str) -> str:
+    check_authority(key, value, "move them to Username and Password")
+    if "?" in value or "#" in value:
+        raise BadValueError(f"expected {key.kind.value}, without '?' and '#'")
+    return value if value.endswith("/") else value + "/"
+
+
+def check_authority(key: Key, value: str, remedy: str) -> None:
+    """Refuse an address without a host, with an impossible port, or with credentials in it.
+
+    :param remedy: what to do with the credentials.
+    """
     try:
         parts = urlsplit(value)
         port = parts.port
     except ValueError:
         raise BadValueError(f"expected {key.kind.value}; its host or port is none") from None
     if "@" in parts.netloc:
-        raise BadValueError("holds credentials: move them to Username and Password")
+        raise BadValueError(f"holds credentials: {remedy}")
     if not parts.hostname or port == 0:
         raise BadValueError(f"expected {key.kind.value}; its host or port is none")
-    if "?" in value or "#" in value:
-        raise BadValueError(f"expected {key.kind.value}, without '?' and '#'")
-    return value if value.endswith("/") else value + "/"
 
 
 def _web_url(key: Key, value: object, _path: str, _problems: list[str]) -> str:

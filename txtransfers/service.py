@@ -6,6 +6,7 @@ Whatever can be wrong at the start is found before twistd goes to the background
 
 import fcntl
 import os
+import random
 import socket
 import sys
 import time
@@ -25,10 +26,12 @@ from twisted.python.usage import Options as UsageOptions
 from . import __version__
 from .config import PeerSettings, Settings, default, load
 from .errors import ConfigurationError, TransfersError, UnknownResource
+from .jobs.announcements import Announcements
 from .jobs.events import LONGEST_LIST, Events
 from .jobs.journal import IJournal, MemoryJournal, SqliteJournal
 from .jobs.model import ENDED, Direction
 from .jobs.runner import JobLimits, JobRunner
+from .jobs.webhooks import Webhooks
 from .orthanc.connection import connect, endpoint
 from .orthanc.rest import OrthancRest
 from .orthanc.store import OrthancStore
@@ -43,6 +46,7 @@ from .transfer.incoming import PushTransactions, is_push
 from .transfer.link import Link
 from .transfer.parts import STREAMED, ITransfer, Limits, Memo, Parts
 from .transfer.peers import Peer
+from .transfer.post import Poster
 from .transfer.pull import Pull, staging_name
 from .transfer.push import Push
 from .transfer.remote_pull import RemotePull
@@ -213,6 +217,14 @@ class Daemon(Service):
         self._journal = self._make_journal()
         self._gateway = self._make_gateway()
         self._peers = self._make_peers()
+        self._webhooks = Webhooks(
+            reactor,
+            self._journal.outbox,
+            transfers.webhooks,
+            Poster(reactor),
+            time.time,
+            random.random,
+        )
         self._build_transfers()
         self._jobs = JobRunner(
             reactor,
@@ -316,10 +328,12 @@ class Daemon(Service):
         )
 
     def _make_journal(self) -> IJournal:
+        urls = [webhook.url for webhook in self._settings.transfers.webhooks]
+        announce = Announcements(urls, self._describe_peer, time.time).of
         if not self._settings.save_jobs:
-            return MemoryJournal()
+            return MemoryJournal(announce)
         path = os.path.join(self._settings.storage_directory, _JOURNAL_FILE)
-        return SqliteJournal(path, self._threads)
+        return SqliteJournal(path, self._threads, announce)
 
     def _describe_peer(self, name: str) -> tuple[str, str]:
         peer = self._peers.get(name)
@@ -383,6 +397,7 @@ class Daemon(Service):
             known = await self._journal.load()
             await self._journal.forget([job.id for job in known])
         await self._peers.refresh()
+        await self._webhooks.start()
         await self._jobs.start()
         await self._drop_orphans()
         if isinstance(self._store, OrthancStore):
@@ -441,6 +456,7 @@ class Daemon(Service):
             self._housekeeping.stop()
         await self._within(_JOBS_STOP_S, self._jobs.stop(), "jobs")
         await self._within(_TRANSACTIONS_STOP_S, self._transactions.stop(), "receptions")
+        await self._within(_TRANSACTIONS_STOP_S, self._webhooks.stop(), "webhooks")
         if self._site is not None:
             self._site.abort_connections()
         if self._gateway is not None:

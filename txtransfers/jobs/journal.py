@@ -15,20 +15,30 @@ from enum import Enum
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock, succeed
-from zope.interface import Interface, implementer
+from twisted.python.failure import Failure
+from zope.interface import Attribute, Interface, implementer
 
 from ..sqlite import Database
 from ..threads import IThreads
-from .model import Job, from_record, to_record
+from .model import ENDED, Job, from_record, to_record
+from .outbox import TABLE, Delivery, IOutbox, MemoryOutbox, SqliteOutbox, insert
 
 _MIGRATIONS = (
     "CREATE TABLE job(id TEXT PRIMARY KEY, sequence INTEGER NOT NULL, record TEXT NOT NULL)",
     "CREATE TABLE attachment(job TEXT NOT NULL, kind TEXT NOT NULL, data BLOB NOT NULL,"
     " PRIMARY KEY(job, kind))",
+    TABLE,
 )
 
 
 _FAST = 1
+
+Announce = Callable[[Job], Sequence[Delivery]]
+"""What is to be told to others of a job that is about to be saved; asked once for each state."""
+
+
+def _nothing(_job: Job) -> Sequence[Delivery]:
+    return ()
 
 
 class Kind(Enum):
@@ -41,11 +51,16 @@ class Kind(Enum):
 class IJournal(Interface):
     """Where jobs are kept."""
 
+    outbox: IOutbox = Attribute("What is to be told to others; it is filled as jobs are saved.")
+
     def load() -> "Deferred[tuple[Job, ...]]":
         """All jobs, in order of submission."""
 
     def save(job: Job, durable: bool = True) -> "Deferred[None]":
-        """Keep the job as it is now. Saves take effect in the order of the calls."""
+        """Keep the job as it is now, and what is to be told of it: both or none.
+
+        Saves take effect in the order of the calls.
+        """
 
     def attach(job: str, kind: Kind, data: bytes) -> "Deferred[None]":
         """Keep something beside a job, not durably; it replaces an earlier one of that kind."""
@@ -61,7 +76,9 @@ class IJournal(Interface):
 class MemoryJournal:
     """Keeps nothing beyond the daemon's life: for ``SaveJobs`` false, and for tests."""
 
-    def __init__(self) -> None:
+    def __init__(self, announce: Announce = _nothing) -> None:
+        self.outbox = MemoryOutbox()
+        self._announce = announce
         self._records: dict[str, str] = {}
         self._attached: dict[tuple[str, Kind], bytes] = {}
 
@@ -72,7 +89,9 @@ class MemoryJournal:
 
     def save(self, job: Job, durable: bool = True) -> "Deferred[None]":
         """See :meth:`IJournal.save`."""
+        deliveries = _announced(self._announce, job)
         self._records[job.id] = json.dumps(to_record(job))
+        self.outbox.put(deliveries)
         return succeed(None)
 
     def attach(self, job: str, kind: Kind, data: bytes) -> "Deferred[None]":
@@ -97,10 +116,15 @@ class MemoryJournal:
 class SqliteJournal:
     """One row a job in a SQLite file. :meth:`start` before use, :meth:`stop` after."""
 
-    def __init__(self, path: str, threads: IThreads) -> None:
+    def __init__(self, path: str, threads: IThreads, announce: Announce = _nothing) -> None:
         self._database = Database(path, _MIGRATIONS)
         self._threads = threads
+        self._announce = announce
         self._order = DeferredLock()
+        self.outbox = SqliteOutbox(
+            lambda read: threads.run(self._database.read, read),
+            lambda write: threads.run(self._database.write, write, False),
+        )
 
     def start(self) -> None:
         """Open the file; blocking.
@@ -136,14 +160,25 @@ class SqliteJournal:
 
     def save(self, job: Job, durable: bool = True) -> "Deferred[None]":
         """See :meth:`IJournal.save`."""
+        before = job.announced
+        deliveries = _announced(self._announce, job)
         record = json.dumps(to_record(job))
 
         def write(db: sqlite3.Connection) -> None:
             db.execute(
                 "INSERT OR REPLACE INTO job VALUES (?, ?, ?)", (job.id, job.sequence, record)
             )
+            insert(db, deliveries)
 
-        return self._in_order(write, durable)
+        def failed(failure: Failure) -> Failure:
+            if deliveries:
+                job.announced = before  # the next save tells it
+            return failure
+
+        saved = self._in_order(write, durable).addErrback(failed)
+        if deliveries:
+            saved.addCallback(lambda _none: self.outbox.filled())
+        return saved
 
     def attach(self, job: str, kind: Kind, data: bytes) -> "Deferred[None]":
         """See :meth:`IJournal.attach`."""
@@ -175,6 +210,14 @@ class SqliteJournal:
             db.executemany("DELETE FROM attachment WHERE job = ?", [(id_,) for id_ in ids])
 
         return self._in_order(write)
+
+
+def _announced(announce: Announce, job: Job) -> Sequence[Delivery]:
+    """What is to be told of a job's end, and note that it is."""
+    if job.state not in ENDED or job.announced == job.completed:
+        return ()
+    job.announced = job.completed
+    return announce(job)
 
 
 def _load(db: sqlite3.Connection) -> tuple[Job, ...]:

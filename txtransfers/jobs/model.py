@@ -99,6 +99,7 @@ class Job:
     :ivar kept: whether, though it failed, what has arrived is kept for its resubmission.
     :ivar tries: how often it failed since it was submitted, and was tried again by itself.
     :ivar next_try: when it is tried again, while it waits for that.
+    :ivar announced: the ``completed`` of the last end that others have been told, or will be.
     :ivar outcomes: how many instances had each outcome (the value of :class:`Outcome`).
     :ivar figures: how it moved, when it was looked at last: buckets in flight, goodput, and so on.
     :ivar history: what happened, each with its time; the newest hundred.
@@ -124,6 +125,7 @@ class Job:
     kept: bool = False
     tries: int = 0
     next_try: float | None = None
+    announced: float | None = None
     outcomes: dict[str, int] = attrs.Factory(dict)
     figures: dict[str, Any] = attrs.Factory(dict)
     history: list[tuple[float, str]] = attrs.Factory(list)
@@ -229,6 +231,7 @@ def to_record(job: Job) -> dict[str, Any]:
         "kept": job.kept,
         "tries": job.tries,
         "next_try": job.next_try,
+        "announced": job.announced,
         "outcomes": job.outcomes,
         "figures": job.figures,
         "history": job.history,
@@ -270,6 +273,7 @@ def from_record(record: dict[str, Any]) -> Job:
         kept=record.get("kept", False),
         tries=record.get("tries", 0),
         next_try=record.get("next_try"),
+        announced=record.get("announced", record["completed"]),  # older ones are not told
         outcomes=record.get("outcomes", {}),
         figures=record.get("figures", {}),
         history=[(when, text) for when, text in record.get("history", ())],

@@ -37,7 +37,7 @@ def make_receipt(
     :param outcomes: of each instance; None, or none at all, where it is not known.
     :param daemon: the name of this one. :param peer_url: empty if the peer is gone.
     """
-    value = _head(job, daemon, peer_url) | {
+    value = head_json(job, daemon, peer_url) | {
         "Instances": [
             {
                 "ID": instance.id,
@@ -58,7 +58,8 @@ def _outcome(job: Job, outcome: Outcome | None) -> str:
     return "Committed" if outcome is None else outcome.value
 
 
-def _head(job: Job, daemon: str, peer_url: str) -> dict[str, Any]:
+def head_json(job: Job, daemon: str, peer_url: str) -> dict[str, Any]:
+    """All of a receipt but the instances."""
     request, progress = job.request, job.progress
     return {
         "Version": VERSION,
