@@ -151,3 +151,41 @@ class WrongOriginator(PeerError):
 
 class SourceChanged(TransfersError):
     """What is transferred was deleted or replaced at its source; the text names an instance."""
+
+
+class DaemonError(TransfersError):
+    """The daemon that a client talks to could not be used; the text names it and what to check."""
+
+
+class DaemonUnreachable(DaemonError):
+    """No answer from the daemon."""
+
+
+class DaemonRefused(DaemonError):
+    """The daemon answered, with an error; the text has its words.
+
+    :ivar status: the HTTP status of its answer.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class AccessDenied(DaemonRefused):
+    """The daemon lets in only others: no user, a wrong password, another host (401, 403)."""
+
+
+class DaemonNonsense(DaemonError):
+    """The daemon answered something that is not its protocol: another server may be there."""
+
+
+class Ambiguous(TransfersError):
+    """A name means several things.
+
+    :ivar candidates: a line for each.
+    """
+
+    def __init__(self, message: str, candidates: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.candidates = candidates

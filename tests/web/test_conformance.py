@@ -160,6 +160,7 @@ EXTENSIONS = {
     *("SentInstances", "ReceivedInstances", "SkippedInstances", "SkippedSize"),
     *("CompletedInstances", "Description"),
     *("EstimatedTimeOfArrival", "History", "BucketsInFlight", "MaxBucketsInFlight"),
+    "UnderWaySize",
     *("BucketSize", "GoodputKBs", "RoundTripMs", "Codec", "CodecLevel"),
     # of jobs that stock describes by an empty Content, and of those whose lookup failed:
     *("Compression", "Peer", "Resources", "UploadedSizeMB", "DownloadedSizeMB"),

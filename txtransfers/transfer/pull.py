@@ -337,7 +337,11 @@ class Pull:
 
     def figures(self) -> Mapping[str, Any]:
         """See :meth:`ITransfer.figures`."""
-        return self._peer.link.figures(len(self._sinks), self._cut.target)
+        under_way = sum(sink.taken for sink in self._sinks)
+        return {
+            **self._peer.link.figures(len(self._sinks), self._cut.target),
+            "UnderWaySize": str(under_way),
+        }
 
     def outcomes(self) -> Sequence[Outcome | None]:
         """See :meth:`ITransfer.outcomes`."""
