@@ -1,15 +1,74 @@
-"""The command ``txtransfers``: the daemon in the foreground, its log on the terminal.
+"""The command ``txtransfers``: with a command's name a client for people, else the daemon.
 
 ``txtransfers -c config.json`` is ``twistd --nodaemon --pidfile= txtransfers -c config.json``; for
-the background, a log file or a pid file, use ``twistd``.
+the background, a log file or a pid file, use ``twistd``. What only the client needs (click, rich)
+is imported only for it.
 """
 
+import os
 import sys
+from collections.abc import Mapping, Sequence
 
-from twisted.scripts import twistd
+COMMANDS = frozenset(
+    {
+        *("send", "receive", "jobs", "pause", "resume", "cancel", "resubmit", "receipt"),
+        *("peers", "find", "import", "doctor", "config"),
+    }
+)
+"""The client's; a test compares them with what click knows."""
+
+_VALUED = frozenset({"-c", "--config", "--url", "--credentials", "--authorities"})
+"""Options before a command's name whose value is the next word."""
+
+_COMPLETING = "_TXTRANSFERS_COMPLETE"
 
 
 def main() -> None:
-    """Run until SIGINT or SIGTERM; ends with status 1 and a sentence where it cannot start."""
+    """Run the client's command; or the daemon, until SIGINT or SIGTERM.
+
+    The daemon ends with status 1 and a sentence where it cannot start.
+    """
+    if is_for_client(sys.argv[1:], os.environ):
+        _run_client()
+    else:
+        _run_daemon()
+
+
+def is_for_client(words: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """Whether the words name one of the client's commands, or ask for help; or a shell asks."""
+    if _COMPLETING in environment or words[:1] in (["--help"], ["-h"]):
+        return True
+    first = _first_word(words)
+    # A slip in a command's name is the client's to explain.
+    return first in COMMANDS or (first is not None and first == words[0])
+
+
+def _first_word(words: Sequence[str]) -> str | None:
+    """The first that is neither an option nor an option's value."""
+    rest = iter(words)
+    for word in rest:
+        if word in _VALUED:
+            next(rest, None)
+        elif not word.startswith("-"):
+            return word
+    return None
+
+
+def _run_client() -> None:
+    try:
+        from .command.main import run  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if error.name not in ("click", "rich"):
+            raise
+        raise SystemExit(
+            f"txtransfers: this command needs {error.name}, which is not installed:"
+            " pip install click rich. The daemon does without"
+        ) from None
+    run()
+
+
+def _run_daemon() -> None:
+    from twisted.scripts import twistd  # noqa: PLC0415
+
     sys.argv[1:] = ["--nodaemon", "--pidfile=", "txtransfers", *sys.argv[1:]]
     twistd.run()

@@ -23,7 +23,7 @@ class HouseAgent(RequestTraversalAgent):  # type: ignore[misc]
 
     :ivar has_events: whether it has the route for them. :ivar has_expanded_peers: whether it tells
         more of peers than a state.
-    :ivar answer: what is answered instead, to anything.
+    :ivar answer: what is answered instead, to anything, with ``status``.
     """
 
     def __init__(self, house: House) -> None:
@@ -33,6 +33,7 @@ class HouseAgent(RequestTraversalAgent):  # type: ignore[misc]
         self.has_events = True
         self.has_expanded_peers = True
         self.answer: bytes | None = None
+        self.status = 200
 
     def request(self, *arguments: Any) -> "Deferred[Any]":
         """See :class:`IAgent`."""
@@ -42,8 +43,9 @@ class HouseAgent(RequestTraversalAgent):  # type: ignore[misc]
             arguments = (arguments[0], arguments[1].partition(b"?")[0], *arguments[2:])
         if b"/events" in arguments[1] and not self.has_events:
             self._serverFactory = Site(Resource(), reactor=self._memoryReactor)
-        elif self.answer is not None:
-            self._serverFactory = Site(_Always(self.answer), reactor=self._memoryReactor)
+        elif self.answer is not None or self.status != 200:
+            always = _Always(self.answer or b"", self.status)
+            self._serverFactory = Site(always, reactor=self._memoryReactor)
         else:
             self._serverFactory = self._site
         answer: Deferred[Any] = super().request(*arguments)
@@ -65,11 +67,13 @@ class _Always(Data):
 
     isLeaf = True
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, status: int) -> None:
         super().__init__(data, "application/json")
+        self._status = status
 
     def render(self, request: Any) -> bytes:
         """The answer."""
+        request.setResponseCode(self._status)
         return self.data
 
 

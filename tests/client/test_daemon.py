@@ -16,6 +16,7 @@ from txtransfers.client.watching import _parsed
 from txtransfers.errors import (
     AccessDenied,
     ConfigurationError,
+    DaemonError,
     DaemonNonsense,
     DaemonRefused,
     DaemonUnreachable,
@@ -122,7 +123,7 @@ class JobTests(DaemonCase):
         self.assertTrue(job.is_success)
         self.assertEqual((10, 1.0, ""), (job.done_size, job.fraction, job.error))
         self.assertEqual([job], list(self.result(self.client.jobs())))
-        self.assertEqual(id_, json.loads(self.result(self.client.receipt(id_)))["Job"])
+        self.assertEqual(id_, self.result(self.client.receipt(id_))["Job"])
 
     def test_actions(self) -> None:
         id_ = self.submit()
@@ -166,7 +167,7 @@ class FollowTests(DaemonCase):
         super().setUp()
         self.agent.has_events = self.has_events
         self.seen: list[Job] = []
-        self.troubles: list[DaemonUnreachable] = []
+        self.troubles: list[DaemonError] = []
         self.job_id = self.submit()
 
     def follow(self, **more: Any) -> "Deferred[Job]":
@@ -230,6 +231,23 @@ class FollowTests(DaemonCase):
         for _ in range(10):
             self.pass_time(following)
         self.failureResultOf(following, DaemonUnreachable)
+
+    def test_a_proxy_whose_daemon_is_away_for_a_while(self) -> None:
+        self.agent.has_events = False
+        self.agent.status = 502
+        following = self.follow(patience=5.0)
+        for _ in range(3):
+            self.pass_time(following)
+        self.assertTrue(self.troubles)
+        self.agent.status = 200
+        self.end()
+        for _ in range(3):
+            self.pass_time(following)
+        self.assertTrue(self.successResultOf(following).is_success)
+
+    def test_a_daemon_that_refuses(self) -> None:
+        self.agent.status = 500
+        self.failureResultOf(self.follow(), DaemonRefused)
 
     def test_cancelled(self) -> None:
         following = self.follow()

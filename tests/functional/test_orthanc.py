@@ -7,6 +7,7 @@ from typing import Any
 from demo import dataset
 from demo.daemon import free_ports
 from tests.dicom_files import make
+from tests.functional.commands import CommandCase
 from tests.functional.gateways import GatewayTestCase
 from tests.functional.live import ask, peer_url, study_of
 
@@ -16,7 +17,7 @@ TYPES = {
 }
 
 
-class OrthancTests(GatewayTestCase):
+class OrthancTests(CommandCase, GatewayTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.oracle = self.orthanc("Oracle").port
@@ -124,6 +125,24 @@ class OrthancTests(GatewayTestCase):
         ):
             ours, theirs = self.both(method, path, body)
             self.assertEqual(ours.status, theirs.status, path)
+
+    def test_the_command_at_an_orthanc(self) -> None:
+        """What needs no accelerator works, and the doctor says what lacks."""
+        url = ("--url", peer_url(self.oracle))
+        (self.folder / "files").mkdir()
+        (self.folder / "files" / "1").write_bytes(make(1, AccessionNumber="ACC1"))
+        (self.folder / "files" / "readme").write_bytes(b"hello" * 100)
+        (self.folder / "files" / "broken").write_bytes(make(2)[:200])
+        text = self.succeeds("import", self.folder / "files", *url)
+        self.assertIn("1 instances stored, 2 files skipped", text)
+        self.assertIn("1 were there before", self.succeeds("import", self.folder / "files", *url))
+        self.assertIn("Test^Patient", self.succeeds("find", "P1", *url))
+        self.assertEqual(0, self.status("jobs", *url))
+        done = self.run_command("doctor", *url)
+        self.assertEqual(1, done.status)
+        self.assertIn("FAILED  Transfers accelerator there", done.out)
+        said = self.fails(4, "send", "ACC1", "--to", "X", *url)
+        self.assertIn("and a transfers accelerator", said)
 
     def test_as_a_peer_without_the_accelerator(self) -> None:
         uploaded = self.upload(self.ours, dataset.shipped(1))

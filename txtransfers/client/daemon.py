@@ -7,7 +7,14 @@ from urllib.parse import quote
 
 from twisted.web.iweb import IAgent
 
-from ..errors import DaemonNonsense, DaemonRefused, DaemonUnreachable, UnknownJob, UnknownResource
+from ..errors import (
+    DaemonError,
+    DaemonNonsense,
+    DaemonRefused,
+    DaemonUnreachable,
+    UnknownJob,
+    UnknownResource,
+)
 from ..transfer.streams import ISlices, RequestBody, collecting_sink
 from ..wire.messages import MAX_MESSAGE_SIZE, Compression, Level, Resource
 from .events import Event, EventSink
@@ -206,13 +213,13 @@ class Client:
     async def _act(self, id_: str, action: str) -> None:
         await self._http.ask(Request("POST", f"/jobs/{_segment(id_)}/{action}"))
 
-    async def receipt(self, id_: str) -> bytes:
-        """The receipt of a job that has ended, as JSON.
+    async def receipt(self, id_: str) -> Any:
+        """The receipt of a job that has ended, the value of its JSON.
 
         :raises UnknownJob: there is none (yet), or no such job.
         """
         with _unknown(UnknownJob):
-            return await self._http.ask(Request("GET", f"/jobs/{_segment(id_)}/receipt"))
+            return await self._http.json("GET", f"/jobs/{_segment(id_)}/receipt")
 
     async def follow(
         self,
@@ -221,7 +228,7 @@ class Client:
         *,
         every: float = POLL_S,
         patience: float = PATIENCE_S,
-        on_trouble: Callable[[DaemonUnreachable], None] = lambda error: None,
+        on_trouble: Callable[[DaemonError], None] = lambda error: None,
     ) -> Job:
         """Wait until a job has ended; gives it as it ended.
 
@@ -253,7 +260,7 @@ class Client:
         is_over: Callable[[Sequence[Job]], bool] = lambda jobs: False,
         every: float = POLL_S,
         patience: float = PATIENCE_S,
-        on_trouble: Callable[[DaemonUnreachable], None] = lambda error: None,
+        on_trouble: Callable[[DaemonError], None] = lambda error: None,
     ) -> None:
         """See all jobs as they change, oldest first, until ``is_over``; parameters as above."""
         await self._watch(
@@ -272,7 +279,7 @@ class Client:
         is_over: Callable[[Jobs], bool],
         every: float,
         patience: float,
-        on_trouble: Callable[[DaemonUnreachable], None],
+        on_trouble: Callable[[DaemonError], None],
     ) -> Jobs:
         return await Watch(
             self._reactor, self, only, on_change, is_over, every, patience, on_trouble

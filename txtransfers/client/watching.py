@@ -10,11 +10,21 @@ from typing import Any, Protocol
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall, deferLater
 
-from ..errors import DaemonNonsense, DaemonRefused, DaemonUnreachable, UnknownJob, UnknownResource
+from ..errors import (
+    DaemonError,
+    DaemonNonsense,
+    DaemonRefused,
+    DaemonUnreachable,
+    UnknownJob,
+    UnknownResource,
+)
 from .events import Event
 from .values import Job, read_job
 
 Jobs = Mapping[str, Job]
+
+_FROM_PROXIES = (502, 503, 504)
+"""What a proxy answers while the daemon behind it is away."""
 
 
 class IJobs(Protocol):
@@ -42,7 +52,7 @@ class Watch:
         is_over: Callable[[Jobs], bool],
         every: float,
         patience: float,
-        on_trouble: Callable[[DaemonUnreachable], None],
+        on_trouble: Callable[[DaemonError], None],
     ) -> None:
         """:param only: the job that is watched; None for all.
 
@@ -81,7 +91,9 @@ class Watch:
                     await self._listen()
                     if self._is_over(self._jobs):
                         return self._jobs
-            except DaemonUnreachable as error:
+            except (DaemonUnreachable, DaemonRefused) as error:
+                if isinstance(error, DaemonRefused) and error.status not in _FROM_PROXIES:
+                    raise
                 now = self._reactor.seconds()
                 silent_since = now if silent_since is None else silent_since
                 if now - silent_since >= self._patience:
@@ -109,7 +121,7 @@ class Watch:
             if not self._is_over(self._jobs):
                 raise
         except (UnknownResource, UnknownJob, DaemonRefused):  # an Orthanc, or too many listen
-            self._has_events = False
+            self._has_events = False  # what is wrong otherwise shows when it is asked again
         finally:
             self._replayed = None
             ticking.stop()

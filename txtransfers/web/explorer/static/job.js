@@ -89,7 +89,7 @@ async function showReceipt(id) {
     cell("Outcome", {}, spaced(each.Outcome))));
   const columns = [{ name: "Instance" }, { name: "Size", kind: "number" }, { name: "MD5" }, { name: "Outcome" }];
   await dialog("Receipt", () => [
-    h("p", {}, `${receipt.Daemon} ${receipt.Type === "PushTransfer" ? "sent to" : "fetched from"} ${receipt.Peer} (${receipt.PeerURL || "not configured any more"}): `,
+    h("p", {}, `${receipt.Daemon} ${receipt.Type === "PullTransfer" ? "fetched from" : "sent to"} ${receipt.Peer} (${receipt.PeerURL || "not configured any more"}): `,
       `${plural(receipt.TotalInstances, "instance")}, ${size(receipt.TotalSize)}. Ended ${dateTime(moment(receipt.CompletionTime))}.`),
     lines.length ? table("What became of each instance", columns, lines) : h("p", { class: "empty" }, "No instances."),
     instances.length > MOST_SHOWN && h("p", { class: "sub" }, `The first ${count(MOST_SHOWN)} of ${count(instances.length)}; the file has all.`),

@@ -115,7 +115,7 @@ export const live = new Live();
 
 // What a job says of itself, in numbers.
 
-export const isPush = (job) => job.Type === "PushTransfer";
+export const isPush = (job) => job.Type !== "PullTransfer"; // a pull by the peer, too
 export const direction = (job) => (isPush(job) ? "to" : "from");
 export const isActive = (job) => !ENDED.has(job.State);
 export const isCancelled = (job) => job.State === "Failure" && job.ErrorCode === 37;
