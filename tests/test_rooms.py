@@ -13,8 +13,9 @@ ORDER = (
     {"errors"},
     {"wire"},
     {
-        *("config", "config_bandwidth", "config_foreign", "config_keys", "config_peers"),
-        *("config_text", "config_values", "sqlite", "threads", "timetable", "waiters"),
+        *("audit", "config", "config_access", "config_bandwidth", "config_foreign", "config_keys"),
+        *("config_peers", "config_text", "config_tls", "config_values", "passwords"),
+        *("reloading", "sqlite", "threads", "timetable", "tls", "waiters"),
     },
     {"store"},
     {"transfer"},

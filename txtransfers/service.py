@@ -6,31 +6,41 @@ Whatever can be wrong at the start is found before twistd goes to the background
 
 import fcntl
 import os
+import signal
 import socket
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 from uuid import uuid4
 
+import attrs
+from OpenSSL import SSL
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferTimeoutError
+from twisted.internet.interfaces import IAddress
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
 
-from . import __version__
+from . import __version__, audit
+from .audit import AuditLog
 from .config import Settings, default, load
 from .errors import ConfigurationError, TransfersError
 from .jobs.journal import IJournal, MemoryJournal, SqliteJournal
-from .jobs.model import ENDED, Direction
+from .jobs.model import ENDED, Direction, Job
 from .jobs.runner import JobLimits, JobRunner
+from .reloading import Reloadable, Reloading
 from .store.archive import EmbeddedArchive
 from .store.embedded import EmbeddedStore
 from .threads import Threads
+from .transfer import trust
 from .transfer.bandwidth import Bandwidth
 from .transfer.concurrency import START, START_LOSS_BASED
 from .transfer.congestion import PREFERRED, choose, current
@@ -41,8 +51,11 @@ from .transfer.peers import Peer
 from .transfer.pull import Pull, staging_name
 from .transfer.push import Push
 from .transfer.slots import Slots
+from .transfer.trust import PeerTls
+from .web.auditing import Auditor
 from .web.server import StreamingSite
 from .web.site import SiteParts, make_site
+from .web.tls import Door, ServerTls, files_of, is_local, server_context
 from .wire.messages import TransferRequest
 
 _BACKLOG = 128
@@ -53,6 +66,9 @@ _LOCK_FILE = "lock"
 
 _HOUSEKEEPING_S = 30.0
 """Seconds between two looks for what has expired; less where that may be sooner."""
+
+_WATCHING_S = 5.0
+"""Seconds between two looks whether a file of TLS has changed."""
 
 _JOBS_STOP_S = 1.5
 """Seconds that jobs may take to stop; half of what a stop may take in all."""
@@ -87,13 +103,38 @@ def makeService(options: Options) -> "Daemon":
         settings = load(path, os.environ) if path is not None else default(os.getcwd())
         lock = take_storage(settings.storage_directory)
         congestion = choose(settings.transfers.congestion_control)
+        contexts = make_contexts(settings)
+        audit.check(settings.audit_log)
         sockets = listen(settings)
     except TransfersError as error:
         raise SystemExit(f"txtransfers: {error}") from None
     from twisted.internet import reactor  # noqa: PLC0415
 
     forget_jobs = bool(options["no-jobs"])
-    return Daemon(reactor, settings, sockets, lock, forget_jobs, congestion)
+    return Daemon(reactor, settings, sockets, lock, forget_jobs, congestion, contexts)
+
+
+@attrs.frozen
+class Contexts:
+    """Of TLS: of the server, where it speaks it, and of each peer that is reached by it."""
+
+    server: SSL.Context | None = None
+    peers: Mapping[str, SSL.Context] = attrs.Factory(dict)
+
+
+def make_contexts(settings: Settings) -> Contexts:
+    """Read the certificates.
+
+    :raises ConfigurationError: one cannot be used.
+    """
+    return Contexts(
+        server_context(settings) if settings.ssl_enabled else None,
+        {
+            name: trust.peer_context(settings, name, peer)
+            for name, peer in settings.peers.items()
+            if peer.is_secure
+        },
+    )
 
 
 def take_storage(folder: str) -> int:
@@ -167,15 +208,18 @@ class Daemon(Service):
         lock: int,
         forget_jobs: bool = False,
         congestion: str | None = None,
+        contexts: Contexts | None = None,
     ) -> None:
         """:param forget_jobs: those of earlier runs.
 
         :param congestion: see :func:`.congestion.choose`.
         """
         self._congestion = congestion
+        self._contexts = contexts or Contexts()
         self._reactor = reactor
         self._forget_jobs = forget_jobs
         self._housekeeping: LoopingCall | None = None
+        self._watching: LoopingCall | None = None
         self._settings = settings
         self._sockets = sockets
         self._lock = lock
@@ -200,6 +244,7 @@ class Daemon(Service):
         self._journal = self._make_journal()
         is_loss_based = (self._congestion or current()) != PREFERRED
         start = START_LOSS_BASED if is_loss_based else START
+        self._build_tls()
         self._peers = {
             name: Peer(
                 reactor,
@@ -209,6 +254,8 @@ class Daemon(Service):
                 settings.http_timeout,
                 Link(reactor, transfers.threads, transfers.max_threads, start),
                 self._congestion,
+                self._peer_tls.get(name),
+                settings.http_proxy,
             )
             for name, peer in settings.peers.items()
         }
@@ -226,7 +273,34 @@ class Daemon(Service):
             ),
             time.time,
             self._describe_peer,
+            self._job_ended,
         )
+
+    def _build_tls(self) -> None:
+        settings, contexts = self._settings, self._contexts
+        self._tls = ServerTls(contexts.server) if contexts.server is not None else None
+        self._peer_tls = {
+            name: PeerTls(
+                self._reactor,
+                urlsplit(settings.peers[name].url).hostname or "",
+                context,
+                settings.https_verify_peers,
+            )
+            for name, context in contexts.peers.items()
+        }
+        items = [
+            Reloadable(
+                f"The TLS of peer {name}",
+                trust.files_of(settings, settings.peers[name]),
+                partial(trust.peer_context, settings, name, settings.peers[name]),
+                tls.use,
+            )
+            for name, tls in self._peer_tls.items()
+        ]
+        if self._tls is not None:
+            load = partial(server_context, settings)
+            items.append(Reloadable("SslCertificate", files_of(settings), load, self._tls.use))
+        self._reloading = Reloading(self._threads, items)
 
     def _build_transfers(self) -> None:
         reactor, transfers = self._reactor, self._settings.transfers
@@ -268,6 +342,9 @@ class Daemon(Service):
         peer = self._settings.peers.get(name)
         return self._settings.name, peer.url if peer is not None else ""
 
+    def _job_ended(self, job: Job) -> None:
+        self._auditor.job_ended(job)
+
     def _make_transfer(
         self, direction: Direction, request: TransferRequest, memo: Memo
     ) -> ITransfer:
@@ -287,6 +364,8 @@ class Daemon(Service):
         warnings.filterwarnings("ignore", module=r"pydicom\.")
         for notice in self._settings.notices:
             log.info("{notice}", notice=notice)
+        for warning in self._settings.warnings:
+            log.warn("{warning}", warning=warning)
         log.info("TCP congestion control: {name}", name=self._congestion or current())
         try:
             self._store.start()
@@ -296,6 +375,9 @@ class Daemon(Service):
             log.critical("txtransfers cannot start: {error}", error=error)
             raise SystemExit(f"txtransfers: {error}") from None
         self._threads.start()
+        self._archive = EmbeddedArchive(self._store)
+        audit = AuditLog(self._settings.audit_log, self._threads, time.time)
+        self._auditor = Auditor(audit, self._reactor, self._settings, self._store, self._archive)
         self._site = self._make_site()
         self._site.congestion = self._congestion
         Deferred.fromCoroutine(self._open()).addErrback(
@@ -310,13 +392,14 @@ class Daemon(Service):
                 time.time,
                 self._threads,
                 self._store,
-                EmbeddedArchive(self._store),
+                self._archive,
                 self._jobs,
                 self._peers,
                 self._transactions,
                 self._parts.originator,
                 lambda: int(self._memory.held),
                 self._parts.bandwidth,
+                self._auditor,
             )
         )
 
@@ -330,18 +413,41 @@ class Daemon(Service):
         self._housekeeping.clock = self._reactor
         timeout = self._settings.transfers.push_transaction_timeout
         self._housekeeping.start(min(_HOUSEKEEPING_S, timeout), now=False)
+        self._watching = LoopingCall(self._look_at_files)
+        self._watching.clock = self._reactor
+        self._watching.start(_WATCHING_S, now=False)
+        self._listen_to_signals()
+        assert self._site is not None
+        door = Door(self._reactor, self._site, self._may_come_in, self._tls)
         for bound in self._sockets:
             address = bound.getsockname()
-            port = self._reactor.adoptStreamPort(bound.fileno(), bound.family, self._site)
+            port = self._reactor.adoptStreamPort(bound.fileno(), bound.family, door)
             self._ports.append(port)
             bound.close()
             log.info(
-                "{name} listens on http://{host}:{port}/, stores in {folder}",
+                "{name} listens on {scheme}://{host}:{port}/, stores in {folder}",
                 name=self._settings.name,
+                scheme="http" if self._tls is None else "https",
                 host=f"[{address[0]}]" if ":" in address[0] else address[0],
                 port=address[1],
                 folder=self._settings.storage_directory,
             )
+
+    def _may_come_in(self, address: IAddress | None) -> bool:
+        return self._settings.remote_access_allowed or is_local(address)
+
+    def _listen_to_signals(self) -> None:
+        """SIGHUP has certificates read anew."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(
+                signal.SIGHUP,
+                lambda *_: self._reactor.callFromThread(self._look_at_files, everything=True),
+            )
+
+    def _look_at_files(self, everything: bool = False) -> "Deferred[None]":
+        return Deferred.fromCoroutine(self._reloading.look(everything)).addErrback(
+            lambda failure: log.failure("Certificates could not be read anew", failure)
+        )
 
     async def _drop_orphans(self) -> None:
         """Remove what was staged for jobs that are not there any more."""
@@ -376,14 +482,16 @@ class Daemon(Service):
         for port in self._ports:
             await port.stopListening()
         self._transactions.refuse_more()
-        if self._housekeeping is not None and self._housekeeping.running:
-            self._housekeeping.stop()
+        for loop in (self._housekeeping, self._watching):
+            if loop is not None and loop.running:
+                loop.stop()
         await self._within(_JOBS_STOP_S, self._jobs.stop(), "jobs")
         await self._within(_TRANSACTIONS_STOP_S, self._transactions.stop(), "receptions")
         if self._site is not None:
             self._site.abort_connections()
         for peer in self._peers.values():
             await self._within(_TRANSACTIONS_STOP_S, peer.close(), "connections")
+        await self._within(_TRANSACTIONS_STOP_S, self._auditor.settle(), "audit log")
         self._threads.stop()
         if isinstance(self._journal, SqliteJournal):
             self._journal.stop()

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tests.limits import local_time
+from txtransfers.audit import AuditLog
 from txtransfers.config import Settings, parse
 from txtransfers.config_peers import PeerSettings
 from txtransfers.errors import PeerUnreachable, TransfersError
@@ -38,6 +39,7 @@ from txtransfers.transfer.link import Link
 from txtransfers.transfer.parts import ITransfer, Limits, Memo, Parts, is_passing
 from txtransfers.transfer.progress import Progress
 from txtransfers.transfer.slots import Slots
+from txtransfers.web.auditing import Auditor
 from txtransfers.web.site import SiteParts, make_site
 from txtransfers.wire.identifiers import DicomIdentifiers, ResourceIdentifiers
 from txtransfers.wire.messages import TransferRequest
@@ -260,10 +262,16 @@ class House:
             ),
             self._wall_clock,
             self._describe_peer,
+            lambda job: self.auditor.job_ended(job) if self.auditor else None,
         )
         self.transactions = PushTransactions(
             self.clock, self.threads, self.store, transfers.max_push_transactions, Slots(8)
         )
+        auditor = None
+        if self.settings.audit_log:
+            log = AuditLog(self.settings.audit_log, self.threads, self._wall_clock)
+            auditor = Auditor(log, self.clock, self.settings, self.store, archive)
+        self.auditor = auditor
         self.site = make_site(
             SiteParts(
                 self.settings,
@@ -278,6 +286,7 @@ class House:
                 ORIGINATOR,
                 lambda: 0,
                 self.bandwidth,
+                auditor,
             )
         )
         self.site.reactor = self.clock  # type: ignore[assignment]

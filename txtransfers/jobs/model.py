@@ -97,6 +97,7 @@ class Job:
     :ivar next_try: when it is tried again, while it waits for that.
     :ivar outcomes: how many instances had each outcome (the value of :class:`Outcome`).
     :ivar figures: how it moved, when it was looked at last: buckets in flight, goodput, and so on.
+    :ivar submitter: who asked for it, and from where.
     :ivar history: what happened, each with its time; the newest hundred.
     """
 
@@ -122,6 +123,7 @@ class Job:
     outcomes: dict[str, int] = attrs.Factory(dict)
     figures: dict[str, Any] = attrs.Factory(dict)
     history: list[tuple[float, str]] = attrs.Factory(list)
+    submitter: str = ""
 
     def say(self, text: str, now: float) -> None:
         """Add a line to the history."""
@@ -212,6 +214,7 @@ def to_record(job: Job) -> dict[str, Any]:
         "outcomes": job.outcomes,
         "figures": job.figures,
         "history": job.history,
+        "submitter": job.submitter,
     }
 
 
@@ -251,4 +254,5 @@ def from_record(record: dict[str, Any]) -> Job:
         outcomes=record.get("outcomes", {}),
         figures=record.get("figures", {}),
         history=[(when, text) for when, text in record.get("history", ())],
+        submitter=record.get("submitter", ""),
     )

@@ -79,8 +79,9 @@ class JobRunner:
         limits: JobLimits,
         wall_clock: Callable[[], float],
         describe_peer: Callable[[str], tuple[str, str]],
+        on_ended: Callable[[Job], None] = lambda _job: None,
     ) -> None:
-        """:param wall_clock: seconds since the epoch.
+        """:param wall_clock: seconds since the epoch. :param on_ended: called with each job.
 
         :param describe_peer: the name of this daemon, and the URL of a peer: for receipts.
         """
@@ -90,6 +91,7 @@ class JobRunner:
         self._make_transfer = make_transfer
         self._limits = limits
         self._wall_clock = wall_clock
+        self._on_ended = on_ended
         self._receipts = Receipts(journal, threads, describe_peer)
         self._jobs: dict[str, Job] = {}
         self._transfers: dict[str, ITransfer] = {}
@@ -165,10 +167,16 @@ class JobRunner:
             await self._ending[id_].wait()
         return await self._receipts.read(job)
 
-    async def submit(self, direction: Direction, request: TransferRequest) -> Job:
-        """Take a new job; it is in the journal when this returns."""
+    async def submit(
+        self, direction: Direction, request: TransferRequest, submitter: str = ""
+    ) -> Job:
+        """Take a new job; it is in the journal when this returns.
+
+        :param submitter: who asks for it.
+        """
         self._sequence += 1
         job = new_job(direction, request, self._sequence, self._wall_clock())
+        job.submitter = submitter
         await self._journal.save(job)
         self._jobs[job.id] = job
         log.info(
@@ -380,7 +388,11 @@ class JobRunner:
         job.memo = {}
         job.outcomes = _count(outcomes)
         job.happens(Event.SUCCEED, self._wall_clock())
+        await self._has_a_receipt(job, outcomes)
+
+    async def _has_a_receipt(self, job: Job, outcomes: Sequence[Outcome | None]) -> None:
         await self._receipts.write(job, self._memo(job), outcomes)
+        self._on_ended(job)
 
     async def _cancelled(self, job: Job, committed: Sequence[Outcome | None] | None) -> None:
         """:param committed: what became of all, if it turned out that all was committed."""
@@ -389,7 +401,7 @@ class JobRunner:
         else:
             job.outcomes = _count(committed)
             job.happens(Event.SUCCEED, self._wall_clock())
-        await self._receipts.write(job, self._memo(job), committed or ())
+        await self._has_a_receipt(job, committed or ())
         job.memo = {}
 
     async def _failed(self, job: Job, wish: _Wish | None, failure: Failure) -> None:
@@ -425,7 +437,7 @@ class JobRunner:
 
     async def _end_as_failure(self, job: Job, description: tuple[int, str, str]) -> None:
         job.happens(Event.FAIL, self._wall_clock(), description)
-        await self._receipts.write(job, self._memo(job), ())
+        await self._has_a_receipt(job, ())
 
     def _has_tries(self, job: Job) -> bool:
         return job.tries < len(self._limits.retry_delays)

@@ -23,6 +23,7 @@ from ..transfer.streams import BucketReader, ISlices, MemorySlices
 from ..wire import messages, pushes
 from ..wire.codec import ACCEPTED_CODECS, OURS, Codec, parse_codec, parse_coding, read_codecs
 from ..wire.plan import Chunk
+from .auditing import by_whom
 from .bandwidth import BandwidthNode, asked
 from .resource import (
     JSON,
@@ -180,7 +181,7 @@ class SubmitPull(TransfersResource):
         """Take a job that pulls."""
         transfer = await self._threads.run(messages.parse_transfer, await read_body(request))
         find_peer(self._peers, transfer.peer)
-        job = await self._jobs.submit(Direction.PULL, transfer)
+        job = await self._jobs.submit(Direction.PULL, transfer, by_whom(request))
         return {"ID": job.id, "Path": f"/jobs/{job.id}"}
 
 
@@ -202,7 +203,7 @@ class SubmitSend(TransfersResource):
         peer = find_peer(self._peers, transfer.peer)
         as_peer = peer.settings.remote_self
         if as_peer is None:
-            job = await self._jobs.submit(Direction.PUSH, transfer)
+            job = await self._jobs.submit(Direction.PUSH, transfer, by_whom(request))
             return {"ID": job.id, "Path": f"/jobs/{job.id}"}
         session = peer.session(transfer.sender_transfer_id or messages.new_transfer_id())
         id_, path = await peer.request_pull(transfer, self._originator, as_peer, session)
@@ -328,6 +329,7 @@ class PushCommit(TransfersResource):
         """Verify and store all; the body counts for nothing, where it is not our extension."""
         after = pushes.parse_commit(await read_body(request))
         report = await self._transactions.commit(self._id, after or frozenset())
+        request.facts.update(Ids=report.ids, Instances=len(report.outcomes))
         return {} if after is None else {"ID": self._id, **committed_status(report).to_json()}
 
 
