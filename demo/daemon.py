@@ -302,12 +302,22 @@ def peers_of(name: str, other: str, url: str) -> dict[str, Json]:
 
 
 @contextlib.contextmanager
-def pair(folder: Path, **settings: Json) -> Iterator[tuple[Daemon, Daemon]]:
-    """Run two daemons, A and B, each a peer of the other; stop both in any case."""
+def pair(
+    folder: Path, context: ssl.SSLContext | None = None, **settings: Json
+) -> Iterator[tuple[Daemon, Daemon]]:
+    """Run two daemons, A and B, each a peer of the other; stop both in any case.
+
+    With ``context`` they are reached by TLS, which ``settings`` must ask for.
+    """
     port_a, port_b = free_ports(2)
-    url_a, url_b = (f"http://{HOST}:{port}/" for port in (port_a, port_b))
-    a = Daemon("A", folder, port_a, {"OrthancPeers": peers_of("A", "B", url_b)} | settings)
-    b = Daemon("B", folder, port_b, {"OrthancPeers": peers_of("B", "A", url_a)} | settings)
+    scheme = "https" if context else "http"
+    url_a, url_b = (f"{scheme}://{HOST}:{port}/" for port in (port_a, port_b))
+    a = Daemon(
+        "A", folder, port_a, {"OrthancPeers": peers_of("A", "B", url_b)} | settings, None, context
+    )
+    b = Daemon(
+        "B", folder, port_b, {"OrthancPeers": peers_of("B", "A", url_a)} | settings, None, context
+    )
     try:
         with contextlib.ExitStack() as stack:
             for daemon in (a, b):

@@ -1,6 +1,7 @@
 """TLS at both ends, seen by openssl, curl and real daemons."""
 
 import base64
+import contextlib
 import datetime
 import os
 import signal
@@ -12,6 +13,7 @@ from typing import Any
 import trustme
 from cryptography.hazmat.primitives import serialization as form
 
+from demo import dataset
 from demo.daemon import free_ports
 from tests.functional.certified import CertifiedCase, ForwardProxy, Listener, write_json
 from tests.functional.live import HOST, study_of, twistd, wait_until
@@ -236,6 +238,69 @@ class ServerTests(CertifiedCase):
             said = done.stdout + done.stderr
             self.assertNotEqual(0, done.returncode, said)
             self.assert_says(said, "txtransfers: ", *words)
+
+
+class BadClientTests(CertifiedCase):
+    """Clients that are slow, silent or rude, by TLS."""
+
+    def secure(self, port: int) -> ssl.SSLSocket:
+        assert self.context is not None
+        raw = socket.create_connection((HOST, port), 30)
+        secure = self.context.wrap_socket(raw, server_hostname=HOST)
+        self.addCleanup(secure.close)
+        return secure
+
+    def test_an_answer_before_the_body_gets_through(self) -> None:
+        """Also where so much of it is left that the connection is ended."""
+        users = {"AuthenticationEnabled": True, "RegisteredUsers": {"alice": SECRET}}
+        daemon = self.start("A", free_ports(1)[0], **self.tls(**users))
+        body = self.folder / "body"
+        for megabytes in (2, 50):
+            with body.open("wb") as file:
+                file.truncate(megabytes * 2**20)
+            done = self.curl(daemon.port, "--data-binary", f"@{body}", path="/instances")
+            self.assertEqual("401", done.stdout, done.stderr)
+
+    def test_readers_that_stop_take_no_memory(self) -> None:
+        daemon = self.start("A", free_ports(1)[0], **self.tls())
+        path = dataset.multiframe(self.folder / "large.dcm", 48, 1)
+        id_ = next(iter(self.upload(daemon, [path])))
+        before = daemon.memory("VmRSS")
+        readers = [self.secure(daemon.port) for _ in range(4)]
+        for reader in readers:
+            reader.sendall(f"GET /transfers/chunks/{id_} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            self.assertTrue(reader.recv(1))
+        self.transfer_nothing(daemon)
+        self.assertLess(daemon.memory("VmRSS") - before, 40 * 1024, "KB; 4 x 48 MB were asked for")
+        size = 0
+        while size < 48 * 2**20:
+            data = readers[0].recv(2**20)
+            self.assertTrue(data)
+            size += len(data)
+
+    def transfer_nothing(self, daemon: Any) -> None:
+        """Give the daemon time to do what it should not do."""
+        for _ in range(20):
+            daemon.client.get("/statistics")
+
+    def test_who_never_shakes_hands_is_given_up(self) -> None:
+        daemon = self.start("A", free_ports(1)[0], **self.tls(HttpTimeout=1))
+        for said in (b"", b"\x16\x03\x01\x02\x00\x01"):
+            with socket.create_connection((HOST, daemon.port), 30) as client:
+                client.sendall(said)
+                with contextlib.suppress(ConnectionResetError):
+                    while client.recv(1000):  # raises where nothing comes for 30 s
+                        pass
+
+    def test_a_peer_that_never_shakes_hands_is_given_up(self) -> None:
+        def hold(connection: socket.socket) -> None:
+            while connection.recv(1000):
+                pass
+
+        silent = Listener(hold)
+        self.addCleanup(silent.close)
+        a, _uploaded, study = self.client_of(f"https://{HOST}:{silent.port}/", HttpTimeout=1)
+        self.assert_says(self.failure(a, "send", study), "no progress for 1 s")
 
 
 class ClientTests(CertifiedCase):
