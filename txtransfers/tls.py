@@ -20,6 +20,9 @@ from .errors import ConfigurationError
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2: forward secrecy and authenticated encryption alone; all of TLS 1.3 has both."""
 
+_PARTIAL_WRITE = 1
+"""``SSL_MODE_ENABLE_PARTIAL_WRITE``: a write would end after each record."""
+
 _VERSIONS = {4: SSL.TLS1_2_VERSION, 5: SSL.TLS1_3_VERSION}
 _OLDEST = 4
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
@@ -49,6 +52,8 @@ def make_context(
     context.set_options(
         SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
     )
+    if hasattr(context, "clear_mode"):  # pyOpenSSL since 25.1
+        context.clear_mode(_PARTIAL_WRITE)
     older = [name for name in ciphers if not name.startswith("TLS_")]
     newer = [name for name in ciphers if name.startswith("TLS_")]
     try:

@@ -376,7 +376,7 @@ class GateTests(SynchronousTestCase):
         connection.request("GET", "/tools/metrics-prometheus", headers=good)
         house.clock.advance(LONGEST_S)
         (answer,) = connection.answers()
-        self.assertIn(b"txtransfers_failed_login_count 1 ", answer.body)
+        self.assertIn(b"orthanc_transfers_failed_login_count 1 ", answer.body)
 
     def test_too_many_tries_are_turned_away(self) -> None:
         house = self.house()

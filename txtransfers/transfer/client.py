@@ -10,7 +10,6 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IProtocolFactory, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
@@ -22,6 +21,7 @@ from ..errors import TransfersError
 from .proxy import Tunnel
 from .streams import Sink, lowest, read_at_most, widen
 from .tcp import tune
+from .tls_transport import WideTlsFactory
 from .trust import PeerTls
 
 T = TypeVar("T")
@@ -246,7 +246,7 @@ class _TlsEndpoint:
         self._clock = clock
 
     def connect(self, protocolFactory: IProtocolFactory) -> "Deferred[Any]":
-        factory = TLSMemoryBIOFactory(self._tls, True, protocolFactory, self._clock)
+        factory = WideTlsFactory(self._tls, True, protocolFactory, self._clock)
         connecting: Deferred[Any] = self._inner.connect(factory)
         return connecting.addCallback(lambda outer: outer.wrappedProtocol)
 

@@ -160,7 +160,6 @@ class Metrics(ApiResource):
         """All metrics."""
         now = round(self._wall_clock() * _MS)
         values = self._transfers()
-        values["txtransfers_failed_login_count"] = self._failed_logins()
         if self._archive is not None:
             numbers = await self._archive.statistics(None, "")
             values |= {
@@ -181,6 +180,7 @@ class Metrics(ApiResource):
             f"{prefix}cache_hit_count": 0,
             f"{prefix}cache_miss_count": 0,
             f"{prefix}available_push_count": self._transactions.available,
+            f"{prefix}failed_login_count": self._failed_logins(),
             f"{prefix}created_push_count": counters.created,
             f"{prefix}committed_push_count": counters.committed,
             f"{prefix}aborted_push_count": counters.aborted,

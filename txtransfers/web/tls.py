@@ -13,11 +13,11 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from ..config import Settings
 from ..tls import KeyFiles, make_context, trust, use_identity
+from ..transfer.tls_transport import WideTlsFactory
 
 _SESSION_ID = b"txtransfers"
 
@@ -81,7 +81,7 @@ class Door(Factory):
         self._inner = inner
         self._may_come_in = may_come_in
         if tls is not None:
-            self._inner = TLSMemoryBIOFactory(tls, False, inner, clock)
+            self._inner = WideTlsFactory(tls, False, inner, clock)
 
     def doStart(self) -> None:
         """See :class:`Factory`."""
