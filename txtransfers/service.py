@@ -13,7 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Awaitable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -40,6 +40,7 @@ from .reloading import Reloadable, Reloading
 from .store.archive import EmbeddedArchive
 from .store.embedded import EmbeddedStore
 from .threads import Threads
+from .tls import warning_of
 from .transfer import trust
 from .transfer.bandwidth import Bandwidth
 from .transfer.concurrency import START, START_LOSS_BASED
@@ -70,6 +71,9 @@ _HOUSEKEEPING_S = 30.0
 _WATCHING_S = 5.0
 """Seconds between two looks whether a file of TLS has changed."""
 
+_REMINDING_S = 24 * 3600.0
+"""Seconds between two reminders of a certificate that expires."""
+
 _JOBS_STOP_S = 1.5
 """Seconds that jobs may take to stop; half of what a stop may take in all."""
 
@@ -85,6 +89,7 @@ class Options(UsageOptions):
     synopsis = "[options]"
     longdesc = (
         "Moves DICOM studies between Orthanc-style peers over HTTP: fast, verified, all or nothing."
+        " `txtransfers password` and `txtransfers token` print what the configuration keeps of one."
         " Without a configuration it listens on 127.0.0.1:8042 and stores in ./OrthancStorage."
     )
     optParameters = [["config", "c", None, "The configuration, a JSON file as Orthanc's."]]
@@ -220,6 +225,7 @@ class Daemon(Service):
         self._forget_jobs = forget_jobs
         self._housekeeping: LoopingCall | None = None
         self._watching: LoopingCall | None = None
+        self._reminding: LoopingCall | None = None
         self._settings = settings
         self._sockets = sockets
         self._lock = lock
@@ -416,6 +422,9 @@ class Daemon(Service):
         self._watching = LoopingCall(self._look_at_files)
         self._watching.clock = self._reactor
         self._watching.start(_WATCHING_S, now=False)
+        self._reminding = LoopingCall(self._remind_of_certificates)
+        self._reminding.clock = self._reactor
+        self._reminding.start(_REMINDING_S)
         self._listen_to_signals()
         assert self._site is not None
         door = Door(self._reactor, self._site, self._may_come_in, self._tls)
@@ -435,6 +444,23 @@ class Daemon(Service):
 
     def _may_come_in(self, address: IAddress | None) -> bool:
         return self._settings.remote_access_allowed or is_local(address)
+
+    def _remind_of_certificates(self) -> "Deferred[None]":
+        settings = self._settings
+        files = [("SslCertificate", settings.ssl_certificate)] if settings.ssl_enabled else []
+        for name, peer in settings.peers.items():
+            if peer.certificate_file:
+                files.append((f"OrthancPeers.{name}.CertificateFile", peer.certificate_file))
+
+        async def remind() -> None:
+            for name, path in files:
+                warning = await self._threads.run(warning_of, name, path, datetime.now(UTC))
+                if warning:
+                    log.warn("{warning}", warning=warning)
+
+        return Deferred.fromCoroutine(remind()).addErrback(
+            lambda failure: log.failure("Certificates could not be looked at", failure)
+        )
 
     def _listen_to_signals(self) -> None:
         """SIGHUP has certificates read anew."""
@@ -482,7 +508,7 @@ class Daemon(Service):
         for port in self._ports:
             await port.stopListening()
         self._transactions.refuse_more()
-        for loop in (self._housekeeping, self._watching):
+        for loop in (self._housekeeping, self._watching, self._reminding):
             if loop is not None and loop.running:
                 loop.stop()
         await self._within(_JOBS_STOP_S, self._jobs.stop(), "jobs")

@@ -4,8 +4,8 @@ What cannot be used is a :class:`ConfigurationError` that names the key, the fil
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from .errors import ConfigurationError
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2: forward secrecy and authenticated encryption alone; all of TLS 1.3 has both."""
+
+_SOON_DAYS = 30
+_DAY_S = 86400
 
 _PARTIAL_WRITE = 1
 """``SSL_MODE_ENABLE_PARTIAL_WRITE``: a write would end after each record."""
@@ -137,11 +140,20 @@ def names_in(certificate: x509.Certificate) -> list[str]:
     return [*hosts, *(str(address) for address in addresses)]
 
 
-def days_left(certificates: Iterable[x509.Certificate], now: datetime | None = None) -> float:
-    """Days until the first of them expires."""
-    now = now or datetime.now(UTC)
-    ends = min(each.not_valid_after_utc for each in certificates)
-    return (ends - now).total_seconds() / 86400
+def warning_of(name: str, path: str, now: datetime) -> str:
+    """That a certificate in a file has expired, or does so soon; empty where neither is so.
+
+    :param name: the key of the configuration.
+    """
+    try:
+        ends = min(each.not_valid_after_utc for each in read_certificates(name, path))
+    except ConfigurationError as error:
+        return str(error)
+    days = (ends - now).total_seconds() / _DAY_S
+    if days > _SOON_DAYS:
+        return ""
+    when = "has expired" if days < 0 else f"expires in {days:.0f} days"
+    return f"{name}: a certificate in {path} {when} ({ends:%Y-%m-%d %H:%M} UTC): have it renewed"
 
 
 def _read_key(files: KeyFiles) -> Any:

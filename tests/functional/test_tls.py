@@ -148,6 +148,13 @@ class ServerTests(CertifiedCase):
         said = self.s_client(daemon.port, "-tls1_3", "-ciphersuites", "TLS_AES_256_GCM_SHA384")
         self.assertIn("Cipher is (NONE)", said)
 
+    def test_a_certificate_that_expires_soon(self) -> None:
+        soon = datetime.datetime.now(UTC) + datetime.timedelta(days=9, hours=12)
+        self.issue("server.pem", HOST, not_after=soon)
+        daemon = self.serve()
+        wait_until(lambda: "expires in 9 days" in daemon.log_tail(), "the log says so")
+        self.assertIn("SslCertificate: a certificate in", daemon.log_tail())
+
     def test_plain_http_at_the_port_of_tls(self) -> None:
         daemon = self.serve()
         with socket.create_connection((HOST, daemon.port), 10) as plain:
@@ -193,7 +200,8 @@ class ServerTests(CertifiedCase):
         self.context.load_cert_chain(mine)
         trusted = str(self.folder / "ca.pem")
         settings = self.tls(SslVerifyPeers=True, SslTrustedClientCertificates=trusted)
-        daemon = self.start("A", daemon_port, **settings)
+        audit = self.folder / "audit.log"
+        daemon = self.start("A", daemon_port, AuditLog=str(audit), **settings)
         for arguments in ((), ("--cert", str(foreign))):
             refused = self.curl(daemon.port, *arguments)
             self.assertNotEqual(0, refused.returncode)
@@ -201,6 +209,9 @@ class ServerTests(CertifiedCase):
         self.assertEqual("200", self.curl(daemon.port, "--cert", str(mine)).stdout)
         log = daemon.log_tail()
         self.assertIn("TLS failed: peer did not return a certificate", log)
+        self.curl(daemon.port, "--cert", str(mine), "-d", "x", path="/instances")
+        wait_until(audit.exists, "the audit log")
+        self.assertIn("certificate client.example.org@127.0.0.1", audit.read_text())
         said = self.s_client(daemon.port, "-cert", str(mine))
         self.assertIn("Acceptable client certificate CA names", said)
 

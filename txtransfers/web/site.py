@@ -28,7 +28,7 @@ from .permissions import needed
 from .resource import ApiResource, NotFoundParent, Reply
 from .server import StreamingRequest, StreamingSite
 from .system import Metrics, PeersNode, Plugins, System
-from .tls import is_local
+from .tls import is_local, shown_name
 from .transfers import transfers_tree
 
 _REALM = 'Basic realm="Orthanc Secure Area"'
@@ -121,7 +121,7 @@ class GuardedSite(StreamingSite):
         """The resource of a path, for a user."""
         if user is None:
             return Refusal(401, {"WWW-Authenticate": _REALM})
-        cast(StreamingRequest, request).asker = user.name
+        cast(StreamingRequest, request).asker = user.name or self._shown(request)
         path = (segment.decode("utf-8", "replace") for segment in request.postpath or ())
         segments = [segment for segment in path if segment]
         enough = needed(request.method.decode("latin-1"), segments)
@@ -135,6 +135,12 @@ class GuardedSite(StreamingSite):
         if self._auditor is not None:
             self._auditor.watch(cast(StreamingRequest, request), segments)
         return super().getResourceFor(request)
+
+    def _shown(self, request: Request) -> str:
+        if not self._settings.ssl_verify_peers:
+            return ""
+        name = shown_name(request.channel.transport)
+        return f"certificate {name}" if name else ""
 
     def _is_foreign(self, request: Request) -> bool:
         return is_foreign(

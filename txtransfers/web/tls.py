@@ -4,6 +4,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
 
+from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from twisted.internet.interfaces import (
     IAddress,
@@ -16,7 +17,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..config import Settings
-from ..tls import KeyFiles, make_context, trust, use_identity
+from ..tls import KeyFiles, make_context, names_in, trust, use_identity
 from ..transfer.tls_transport import WideTlsFactory
 
 _SESSION_ID = b"txtransfers"
@@ -97,6 +98,20 @@ class Door(Factory):
             log.info("{addr} was turned away: RemoteAccessAllowed is false", addr=addr)
             return None
         return self._inner.buildProtocol(addr)  # type: ignore[arg-type]
+
+
+def shown_name(transport: Any) -> str:
+    """Whose certificate a client has shown: its common name, or the first it is for; else empty."""
+    try:
+        found = transport.getPeerCertificate()
+    except AttributeError:  # no TLS, or it has ended
+        return ""
+    if found is None:
+        return ""
+    certificate = found.to_cryptography()
+    common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    names = [str(each.value) for each in common] + names_in(certificate)
+    return names[0] if names else ""
 
 
 def is_local(address: IAddress | None) -> bool:
