@@ -465,6 +465,15 @@ class ProxyTests(CertifiedCase):
             self.assertIn(f" http://{HOST}:{b.port}/", line)
             self.assertEqual(self.login, given)
 
+    def test_it_is_down(self) -> None:
+        (port,) = free_ports(1)
+        for url in ("https://192.0.2.1/", "http://192.0.2.1/"):
+            settings = {"HttpProxy": f"{HOST}:{port}", "OrthancPeers": {"B": [url]}}
+            a = self.start("A", free_ports(1)[0], **settings)
+            said = self.failure(a, "send", [])
+            self.assert_says(said, "refused", f"reached by the proxy {HOST}:{port} (HttpProxy)")
+            self.end(a, signal.SIGTERM)
+
     def test_what_it_refuses(self) -> None:
         for url, more, words in (
             ("https://192.0.2.1/", {"login": self.login}, "wants a user and a password"),

@@ -469,8 +469,10 @@ class Peer:
                 f"{self._who} answered {what} with something that is no HTTP ({said!r}). {_NO_PEER}"
             ) from error
         else:
-            broken = str(inner).rstrip(".")
+            broken = str(inner).rstrip(".") or type(inner).__name__
             reason = f"the connection broke ({broken}); its log, or a proxy's, may tell why"
+        if self._proxy is not None:
+            reason += f"; it is reached by {describe(self._proxy)}"
         raise PeerUnreachable(f"{self._who}, {what}: {reason}") from error
 
 
