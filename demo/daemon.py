@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -72,23 +73,33 @@ class Loopback:
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, place: Place, port: int, timeout: float) -> None:
+    def __init__(
+        self, place: Place, port: int, timeout: float, context: ssl.SSLContext | None
+    ) -> None:
         super().__init__(place.address, port, timeout=timeout, blocksize=BLOCK_SIZE)
         self._place = place
         self._seconds = timeout
+        self._context = context
 
     def connect(self) -> None:
         self.sock = self._place.connect((self.host, self.port), self._seconds)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._context is not None:
+            self.sock = self._context.wrap_socket(self.sock, server_hostname=self.host)
 
 
 class Client:
     """A daemon's REST API over one kept connection. Not for use by several threads."""
 
     def __init__(
-        self, port: int, place: Place | None = None, timeout: float = ANSWER_SECONDS
+        self,
+        port: int,
+        place: Place | None = None,
+        timeout: float = ANSWER_SECONDS,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self._port = port
+        self._context = context
         self._place = place or Loopback()
         self._timeout = timeout
         self._connection: http.client.HTTPConnection | None = None
@@ -139,7 +150,7 @@ class Client:
         self, method: str, path: str, body: Any, headers: dict[str, str]
     ) -> tuple[int, bytes]:
         if self._connection is None:
-            self._connection = _Connection(self._place, self._port, self._timeout)
+            self._connection = _Connection(self._place, self._port, self._timeout, self._context)
         self._connection.request(method, path, body, headers)
         response = self._connection.getresponse()
         return response.status, response.read()
@@ -171,12 +182,14 @@ class Daemon:
         port: int,
         settings: dict[str, Json],
         place: Place | None = None,
+        context: ssl.SSLContext | None = None,
     ) -> None:
+        """Make one; ``context`` is for asking it, where it speaks TLS."""
         self.name = name
         self.port = port
         self.place = place or Loopback()
-        self.url = f"http://{self.place.address}:{port}/"
-        self.client = Client(port, self.place)
+        self.url = f"http{'s' if context else ''}://{self.place.address}:{port}/"
+        self.client = Client(port, self.place, context=context)
         self._folder = folder / name
         self._log = self._folder / "daemon.log"
         self._settings = settings
@@ -289,12 +302,22 @@ def peers_of(name: str, other: str, url: str) -> dict[str, Json]:
 
 
 @contextlib.contextmanager
-def pair(folder: Path, **settings: Json) -> Iterator[tuple[Daemon, Daemon]]:
-    """Run two daemons, A and B, each a peer of the other; stop both in any case."""
+def pair(
+    folder: Path, context: ssl.SSLContext | None = None, **settings: Json
+) -> Iterator[tuple[Daemon, Daemon]]:
+    """Run two daemons, A and B, each a peer of the other; stop both in any case.
+
+    With ``context`` they are reached by TLS, which ``settings`` must ask for.
+    """
     port_a, port_b = free_ports(2)
-    url_a, url_b = (f"http://{HOST}:{port}/" for port in (port_a, port_b))
-    a = Daemon("A", folder, port_a, {"OrthancPeers": peers_of("A", "B", url_b)} | settings)
-    b = Daemon("B", folder, port_b, {"OrthancPeers": peers_of("B", "A", url_a)} | settings)
+    scheme = "https" if context else "http"
+    url_a, url_b = (f"{scheme}://{HOST}:{port}/" for port in (port_a, port_b))
+    a = Daemon(
+        "A", folder, port_a, {"OrthancPeers": peers_of("A", "B", url_b)} | settings, None, context
+    )
+    b = Daemon(
+        "B", folder, port_b, {"OrthancPeers": peers_of("B", "A", url_a)} | settings, None, context
+    )
     try:
         with contextlib.ExitStack() as stack:
             for daemon in (a, b):

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txtransfers import config
+from txtransfers.config_access import Permission
 from txtransfers.config_foreign import IGNORED, PEER_REFUSED, PLUGINS, REFUSED
 from txtransfers.config_keys import KEYS, PEER_KEYS, STORE_KEYS, TRANSFERS_KEYS, Key
+from txtransfers.config_tls import HttpProxy
 from txtransfers.errors import ConfigurationError
 
 ROOT = Path(__file__).parent.parent
@@ -61,6 +63,23 @@ class DefaultTests(ConfigTestCase):
                 remote_access_allowed=False,
                 authentication_enabled=False,
                 registered_users={},
+                bearer_tokens={},
+                permissions={},
+                remote_access_without_users=False,
+                allowed_origins=(),
+                ssl_enabled=False,
+                ssl_certificate=os.path.join(FOLDER, "certificate.pem"),
+                ssl_minimum_protocol_version=4,
+                ssl_ciphers_accepted=(),
+                ssl_verify_peers=False,
+                ssl_trusted_client_certificates=os.path.join(
+                    FOLDER, "trustedClientCertificates.pem"
+                ),
+                https_verify_peers=True,
+                https_ca_certificates="",
+                http_proxy=None,
+                audit_log="",
+                audit_patient_names=False,
                 http_timeout=60,
                 keep_alive=True,
                 concurrent_jobs=2,
@@ -88,6 +107,7 @@ class DefaultTests(ConfigTestCase):
                     webhooks=(),
                 ),
                 notices=(),
+                warnings=(),
             ),
             settings,
         )
@@ -110,7 +130,7 @@ class DefaultTests(ConfigTestCase):
 
     def test_every_field_has_its_key(self) -> None:
         for cls, keys, more in (
-            (config.Settings, KEYS, {"notices"}),
+            (config.Settings, KEYS, {"notices", "warnings"}),
             (config.TransfersSettings, TRANSFERS_KEYS, set()),
             (config.PeerSettings, PEER_KEYS, {"extra"}),
             (config.OrthancSettings, STORE_KEYS[1:], set()),
@@ -336,15 +356,15 @@ class KeyTests(ConfigTestCase):
 
     def test_several_problems(self) -> None:
         problems = self.problems(
-            '{"HttpPort": true, "Nam": 1, "SslEnabled": true,'
+            '{"HttpPort": true, "Nam": 1, "ReadOnly": true,'
             '"Transfers": {"Threads": 0, "Cache": 1},'
-            '"OrthancPeers": {"B": ["https://b"], "C": {"Timeout": "x"}},'
+            '"OrthancPeers": {"B": ["ftp://b"], "C": {"Timeout": "x"}},'
             '"RegisteredUsers": {"a": 1, "b": []}}'
         )
         self.assertEqual(
             [
                 "Nam",
-                "SslEnabled",
+                "ReadOnly",
                 "HttpPort",
                 "RegisteredUsers.a",
                 "RegisteredUsers.b",
@@ -380,7 +400,6 @@ class AccessTests(ConfigTestCase):
         for keys, expected in (
             ({}, False),
             ({"RemoteAccessAllowed": True}, True),
-            ({"RemoteAccessAllowed": True, "AuthenticationEnabled": False}, False),
             ({"AuthenticationEnabled": True}, True),
         ):
             self.assertIs(
@@ -388,12 +407,84 @@ class AccessTests(ConfigTestCase):
             )
 
     def test_nobody_can_log_in(self) -> None:
-        [notice] = self.value(RemoteAccessAllowed=True).notices
+        [notice] = self.value(RemoteAccessAllowed=True, SslEnabled=True).notices
         self.assertIn("nobody can log in", notice)
 
     def test_open_to_the_world(self) -> None:
-        [notice] = self.value(RemoteAccessAllowed=True, AuthenticationEnabled=False).notices
-        self.assertIn("read and delete everything", notice)
+        world = {"RemoteAccessAllowed": True, "AuthenticationEnabled": False}
+        refused = self.refused(**world)
+        self.assertIn("RemoteAccessAllowed: whoever reaches the port could", refused)
+        self.assertIn('"RemoteAccessWithoutUsers" : true', refused)
+        settings = self.value(RemoteAccessWithoutUsers=True, **world)
+        self.assertFalse(settings.authentication_enabled)
+        [warning] = settings.warnings
+        self.assertIn("read and delete everything", warning)
+
+    def test_a_certificate_is_a_user(self) -> None:
+        world = {"RemoteAccessAllowed": True, "AuthenticationEnabled": False}
+        settings = self.value(SslEnabled=True, SslVerifyPeers=True, **world)
+        self.assertFalse(settings.authentication_enabled)
+        for half in ({"SslEnabled": True}, {"SslVerifyPeers": True}):
+            self.assertIn("RemoteAccessAllowed", self.refused(**half, **world))
+
+    def test_passwords_that_travel_readable(self) -> None:
+        users = {"RemoteAccessAllowed": True, "RegisteredUsers": {"a": SECRET}}
+        self.assertIn("SslEnabled is false", " ".join(self.value(**users).warnings))
+        self.assertEqual((), self.value(SslEnabled=True, **users).warnings)
+
+    def test_hashes(self) -> None:
+        good = "$scrypt$ln=15,r=8,p=1$c2FsdHNhbHRzYWx0c2FsdA$" + "A" * 43
+        self.assertEqual({"a": good}, self.value(RegisteredUsers={"a": good}).registered_users)
+        for bad, words in (
+            (f"$scrypt${SECRET}", "is no hash"),
+            (good.replace("ln=15", "ln=25"), "asks for more than 128 MB"),
+            (good.replace("p=1", "p=99"), "passes"),
+            (good.replace("ln=15", "ln=99"), "is no hash"),
+            (good[:-40], "is no hash"),
+            (good + "!", "is no hash"),
+        ):
+            problem = self.refused(RegisteredUsers={"a": bad})
+            self.assertTrue(problem.startswith("RegisteredUsers.a: the password "), problem)
+            self.assertIn(words, problem)
+
+    def test_tokens(self) -> None:
+        for token in ("x" * 32, "$sha256$" + "0a" * 32):
+            settings = self.value(BearerTokens={"nightly": token})
+            self.assertEqual({"nightly": token}, settings.bearer_tokens)
+            self.assertNotIn(token, repr(settings))
+        for bad, words in (
+            (SECRET, "needs 32 characters"),
+            (SECRET * 9 + " ", "needs 32 characters of ASCII"),
+            (f"$sha256${SECRET}", "is no hash"),
+            (12, "expected a token, found a number"),
+        ):
+            problem = self.refused(BearerTokens={"nightly": bad})
+            self.assertTrue(problem.startswith("BearerTokens.nightly: "), problem)
+            self.assertIn(words, problem)
+        users = {"a": SECRET}
+        problem = self.refused(BearerTokens={"a": "x" * 32}, RegisteredUsers=users)
+        self.assertIn("BearerTokens.a: is a user, too", problem)
+
+    def test_permissions(self) -> None:
+        users = {"a": SECRET, "b": SECRET}
+        table = {"a": ["read", "send"], "b": []}
+        settings = self.value(RegisteredUsers=users, Permissions=table)
+        self.assertEqual({Permission.READ, Permission.SEND}, settings.permissions["a"])
+        self.assertEqual(frozenset(), settings.permissions["b"])
+        for bad, words in (
+            ({"a": ["write"], "b": []}, 'Permissions.a: the text "write" is no permission'),
+            ({"a": "read", "b": []}, "Permissions.a: expected an array"),
+            ({"a": []}, "Permissions: does not say what b may do"),
+            ({"a": [], "b": [], "c": []}, "Permissions.c: is in neither"),
+            ([], "Permissions: expected an object"),
+        ):
+            self.assertIn(words, self.refused(RegisteredUsers=users, Permissions=bad))
+
+    def test_origins(self) -> None:
+        origin = "https://pacs.example.org:8443"
+        self.assertEqual((origin,), self.value(AllowedOrigins=[origin]).allowed_origins)
+        for bad in ("*", "pacs.example.org", "https://a/", "ftp://a", 1):
+            self.assertIn("AllowedOrigins: expected", self.refused(AllowedOrigins=[bad]))
 
     def test_users(self) -> None:
         settings = self.value(RegisteredUsers={"alice": SECRET, "b b": ""})
@@ -520,8 +611,7 @@ class PeerTests(ConfigTestCase):
 
     def test_bad_addresses(self) -> None:
         for url, expected in (
-            ("https://b", "TLS is not supported yet"),
-            ("HTTPS://b", "TLS is not supported yet"),
+            ("ftp://b", "expected an address such as http://host:8042/"),
             ("b:8042", "expected an address such as http://host:8042/"),
             (f"alice:{SECRET}@b:8042", "expected an address such as"),
             (f"http://alice:{SECRET}@b:8042", "credentials: move them to Username and Password"),
@@ -623,8 +713,8 @@ class StoreTests(ConfigTestCase):
         """Who needs none with us would have what Orthanc gives for one."""
         for more, warned in (({}, True), ({"AuthenticationEnabled": True}, False)):
             store = {"Type": "Orthanc", "Url": self.URL, "Username": "a", "Password": SECRET}
-            notices = "".join(self.value(Store=store, **more).notices)
-            self.assertEqual(warned, "without its password" in notices)
+            warnings = "".join(self.value(Store=store, **more).warnings)
+            self.assertEqual(warned, "without its password" in warnings)
 
     def test_a_password_from_the_environment(self) -> None:
         text = '{"Store": {"Type": "Orthanc", "Url": "%s", "Username": "a", "Password": "${P}"}}'
@@ -660,7 +750,8 @@ class StoreTests(ConfigTestCase):
 
     def test_notices(self) -> None:
         store = {"Type": "Orthanc", "Url": self.URL, "HttpsVerifyPeers": False}
-        size, verify = self.value(MaximumStorageSize=1, Store=store).notices
+        settings = self.value(MaximumStorageSize=1, Store=store)
+        (size,), (verify,) = settings.notices, settings.warnings
         self.assertIn("MaximumStorageSize limits here what waits", size)
         self.assertIn("Store.HttpsVerifyPeers is false", verify)
 
@@ -767,21 +858,12 @@ class RefusedTests(ConfigTestCase):
 
     def test_the_rest_is_refused(self) -> None:
         for name, value, expected in (
-            ("SslEnabled", True, "TLS is not supported yet: put a proxy such as nginx in front"),
-            ("SslCertificate", "my.pem", "TLS"),
-            ("SslVerifyPeers", True, "TLS"),
-            ("SslTrustedClientCertificates", "my.pem", "TLS"),
-            ("SslMinimumProtocolVersion", 5, "TLS"),
-            ("SslCiphersAccepted", ["AES128-GCM-SHA256"], "TLS"),
-            ("HttpsVerifyPeers", False, "TLS"),
-            ("HttpsCACertificates", "ca.pem", "TLS"),
-            ("HttpProxy", f"u:{SECRET}@proxy:3128", "proxies are not supported"),
             ("OrthancPeersInDatabase", True, "list them under OrthancPeers"),
             ("HttpServerEnabled", False, "HTTP server"),
             ("ReadOnly", True, "read-only"),
             ("StoreDicom", False, "always stored"),
             ("Authorization", {"WebService": "http://x"}, "authorization plugin"),
-            ("Pkcs11", {"Pin": SECRET}, "TLS"),
+            ("Pkcs11", {"Pin": SECRET}, "keys in hardware"),
         ):
             problem = self.refused(**{name: value})
             self.assertTrue(problem.startswith(f"{name}: "), problem)
@@ -790,21 +872,69 @@ class RefusedTests(ConfigTestCase):
 
     def test_types_matter(self) -> None:
         for name, value in (
+            ("ReadOnly", 0),
+            ("ReadOnly", None),
             ("SslEnabled", 0),
-            ("SslEnabled", None),
             ("HttpProxy", None),
         ):
             self.assertIn(name, self.refused(**{name: value}))
 
     def test_of_peers(self) -> None:
-        for name, value in (
-            ("CertificateFile", "c.crt"),
-            ("CertificateKeyFile", "c.key"),
-            ("CertificateKeyPassword", SECRET),
-            ("Pkcs11", True),
+        problem = self.refused_peer({"Url": "http://b", "Pkcs11": True})
+        self.assertIn("OrthancPeers.B.Pkcs11: keys in hardware (PKCS#11)", problem)
+
+
+class TlsTests(ConfigTestCase):
+    def test_of_the_server(self) -> None:
+        settings = self.value(
+            SslEnabled=True,
+            SslCertificate="c.pem",
+            SslMinimumProtocolVersion=5,
+            SslCiphersAccepted=["TLS_AES_128_GCM_SHA256"],
+        )
+        self.assertEqual(os.path.join(FOLDER, "c.pem"), settings.ssl_certificate)
+        self.assertEqual(("TLS_AES_128_GCM_SHA256",), settings.ssl_ciphers_accepted)
+        for keys, words in (
+            ({"SslMinimumProtocolVersion": 3}, "expected from 4 to 5, found the number 3"),
+            ({"SslCiphersAccepted": "x"}, "expected an array of texts"),
+            ({"SslCiphersAccepted": [1]}, "found the number 1 in it"),
         ):
-            problem = self.refused_peer({"Url": "http://b", name: value})
-            self.assertIn(f"OrthancPeers.B.{name}: TLS is not supported yet", problem)
+            self.assertIn(words, self.refused(**keys))
+
+    def test_of_peers(self) -> None:
+        peer = self.peer(
+            {
+                "Url": "HTTPS://b",
+                "CertificateFile": "c.crt",
+                "CertificateKeyFile": "/k.key",
+                "CertificateKeyPassword": SECRET,
+            }
+        )
+        self.assertTrue(peer.is_secure)
+        self.assertFalse(self.peer(["http://b"]).is_secure)
+        self.assertEqual(os.path.join(FOLDER, "c.crt"), peer.certificate_file)
+        self.assertEqual("/k.key", peer.certificate_key_file)
+        self.assertNotIn(SECRET, repr(peer))
+        problem = self.refused_peer({"Url": "https://b", "CertificateKeyFile": "k.key"})
+        self.assertIn("OrthancPeers.B.CertificateKeyFile: is given without", problem)
+
+    def test_peers_that_are_not_verified(self) -> None:
+        [warning] = self.value(HttpsVerifyPeers=False).warnings
+        self.assertIn("HttpsVerifyPeers is false", warning)
+
+    def test_proxies(self) -> None:
+        for text, expected in (
+            ("proxy:3128", HttpProxy("proxy", 3128)),
+            ("http://proxy:3128/", HttpProxy("proxy", 3128)),
+            (f"alice:{SECRET}@192.0.2.1:8080", HttpProxy("192.0.2.1", 8080, "alice", SECRET)),
+            ("alice:p@ss:word@[::1]:1", HttpProxy("::1", 1, "alice", "p@ss:word")),
+            ("", None),
+        ):
+            settings = self.value(HttpProxy=text)
+            self.assertEqual(expected, settings.http_proxy)
+            self.assertNotIn(SECRET, repr(settings))
+        for bad in (f"{SECRET}", f"{SECRET}@proxy", "https://proxy:1", "proxy:x", ":1", "p:1/x", 1):
+            self.assertTrue(self.refused(HttpProxy=bad).startswith("HttpProxy: "))
 
 
 class IgnoredTests(ConfigTestCase):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.task import Clock
+from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.real_parts import need
@@ -135,6 +136,19 @@ class SentenceTests(SynchronousTestCase):
             self.assertTrue(fragments, sentence)
             for part in fragments:
                 self.assertTrue(any(part in text for text in known), f"{part!r} in {sentence!r}")
+
+
+class SecurityTests(SynchronousTestCase):
+    def test_each_attack_has_its_test(self) -> None:
+        rows = re.findall(
+            r"^\| (?!attack|---|\*\*).*$", text_of(DOCS / "security.md"), re.MULTILINE
+        )
+        self.assertGreater(len(rows), 30)
+        for row in rows:
+            tests = re.findall(r"`(tests\.[\w.]+)`", row)
+            self.assertTrue(tests, row)
+            for name in tests:
+                self.assertTrue(callable(namedAny(name)), name)
 
 
 class PageTests(SynchronousTestCase):

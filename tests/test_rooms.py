@@ -13,7 +13,8 @@ ORDER = (
     {"errors"},
     {"wire"},
     {
-        *("config", "config_bandwidth", "config_foreign", "config_keys", "config_peers"),
+        *("audit", "config", "config_access", "config_bandwidth", "config_foreign", "config_keys"),
+        *("config_peers", "config_tls", "passwords", "reloading", "tls"),
         *(
             "config_store",
             "config_text",

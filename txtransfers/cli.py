@@ -2,12 +2,16 @@
 
 ``txtransfers -c config.json`` is ``twistd --nodaemon --pidfile= txtransfers -c config.json``; for
 the background, a log file or a pid file, use ``twistd``. What only the client needs (click, rich)
-is imported only for it.
+is imported only for it. ``txtransfers password`` and ``txtransfers token`` print what the
+configuration holds instead of a secret.
 """
 
+import getpass
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+from .passwords import hash_password, make_token
 
 COMMANDS = frozenset(
     {
@@ -28,7 +32,10 @@ def main() -> None:
 
     The daemon ends with status 1 and a sentence where it cannot start.
     """
-    if is_for_client(sys.argv[1:], os.environ):
+    own = _OWN_COMMANDS.get(sys.argv[1]) if len(sys.argv) == 2 else None
+    if own is not None:
+        own()
+    elif is_for_client(sys.argv[1:], os.environ):
         _run_client()
     else:
         _run_daemon()
@@ -72,3 +79,26 @@ def _run_daemon() -> None:
 
     sys.argv[1:] = ["--nodaemon", "--pidfile=", "txtransfers", *sys.argv[1:]]
     twistd.run()
+
+
+def _password() -> None:
+    """Ask for a password, or read a line of it, and print its hash."""
+    if sys.stdin.isatty():
+        password = getpass.getpass("Password: ")
+        if getpass.getpass("Once more: ") != password:
+            raise SystemExit("txtransfers: the two differ")
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    if not password:
+        raise SystemExit("txtransfers: the password is empty")
+    print(hash_password(password))  # noqa: T201
+
+
+def _token() -> None:
+    """Make a token."""
+    token, kept = make_token()
+    print(f"Token, for the script:        {token}")  # noqa: T201
+    print(f"Hash, for the configuration:  {kept}")  # noqa: T201
+
+
+_OWN_COMMANDS: Mapping[str, Callable[[], None]] = {"password": _password, "token": _token}

@@ -8,16 +8,19 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import attrs
 
 from txtransfers import config_text
+from txtransfers.config_access import ACCESS, Permission, check_access
 from txtransfers.config_bandwidth import BANDWIDTH, BandwidthSettings
 from txtransfers.config_foreign import IGNORED, PLUGINS, REFUSED
 from txtransfers.config_keys import KEYS, TRANSFERS_KEYS, Key, Kind
 from txtransfers.config_peers import PeerSettings, read_peers
 from txtransfers.config_store import OrthancSettings, leads_to, store_reader
+from txtransfers.config_tls import FILES, PEER_FILES, TLS, HttpProxy, make_absolute
 from txtransfers.config_values import (
     SCALARS,
     Converter,
@@ -89,12 +92,16 @@ class Settings:
     :ivar http_bind_addresses: IP addresses; if empty, the loopback, or all addresses where
         ``remote_access_allowed``.
     :ivar storage_directory: an absolute path; it may not exist yet.
-    :ivar registered_users: user -> password.
+    :ivar registered_users: user -> password, or its hash.
+    :ivar bearer_tokens: name of a script -> token, or its hash.
+    :ivar permissions: user or script -> what it may do; if empty, everybody may do everything.
+    :ivar ssl_certificate: an absolute path, like all names of files here; empty for none.
+    :ivar ssl_minimum_protocol_version: 4 for TLS 1.2, 5 for TLS 1.3.
     :ivar http_timeout: seconds without any progress after which a peer has failed.
     :ivar maximum_storage_size: bytes that may be stored; 0 for any number.
     :ivar peers: by name, in the order of the file.
     :ivar store: the Orthanc whose archive is the store; None for our own.
-    :ivar notices: sentences for the log.
+    :ivar notices: sentences for the log, as are ``warnings``, of what is dangerous.
     """
 
     name: str
@@ -104,6 +111,21 @@ class Settings:
     remote_access_allowed: bool
     authentication_enabled: bool
     registered_users: Mapping[str, str] = attrs.field(repr=False)
+    bearer_tokens: Mapping[str, str] = attrs.field(repr=False)
+    permissions: Mapping[str, frozenset[Permission]]
+    remote_access_without_users: bool
+    allowed_origins: tuple[str, ...]
+    ssl_enabled: bool
+    ssl_certificate: str
+    ssl_minimum_protocol_version: int
+    ssl_ciphers_accepted: tuple[str, ...]
+    ssl_verify_peers: bool
+    ssl_trusted_client_certificates: str
+    https_verify_peers: bool
+    https_ca_certificates: str
+    http_proxy: HttpProxy | None
+    audit_log: str
+    audit_patient_names: bool
     http_timeout: float
     keep_alive: bool
     concurrent_jobs: int
@@ -115,6 +137,7 @@ class Settings:
     store: OrthancSettings | None
     transfers: TransfersSettings
     notices: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def load(path: str, environment: Mapping[str, str]) -> Settings:
@@ -166,11 +189,25 @@ def _read(found: dict[str, object], folder: str, problems: list[str]) -> Setting
     if values["authentication_enabled"] is None:
         values["authentication_enabled"] = values["remote_access_allowed"]
     values["storage_directory"] = _absolute(values["storage_directory"], folder, problems)
-    settings = Settings(**values, notices=())
+    make_absolute(values, FILES, folder)
+    values["peers"] = _with_files(values["peers"], folder)
+    settings = Settings(**values, notices=(), warnings=())
     if not problems:
         _check_addresses(settings, problems)
         _check_store(settings, problems)
-    return attrs.evolve(settings, notices=_notices(settings, found))
+        check_access(settings, problems)
+    return attrs.evolve(settings, notices=_notices(settings, found), warnings=_warnings(settings))
+
+
+def _with_files(
+    peers: Mapping[str, PeerSettings] | None, folder: str
+) -> Mapping[str, PeerSettings]:
+    found = {}
+    for name, peer in (peers or {}).items():
+        files = {field: getattr(peer, field) for field in PEER_FILES}
+        make_absolute(files, PEER_FILES, folder)
+        found[name] = attrs.evolve(peer, **files)
+    return MappingProxyType(found)
 
 
 def _read_transfers(key: Key, value: object, path: str, problems: list[str]) -> TransfersSettings:
@@ -184,6 +221,8 @@ def _read_transfers(key: Key, value: object, path: str, problems: list[str]) -> 
 
 _CONVERTERS: Mapping[Kind, Converter] = {
     **SCALARS,
+    **ACCESS,
+    **TLS,
     Kind.PEERS: read_peers,
     Kind.SECTION: _read_transfers,
 }
@@ -224,7 +263,8 @@ def _notices(settings: Settings, found: Mapping[str, object]) -> tuple[str, ...]
             f"These keys of Orthanc mean nothing here and are ignored: {', '.join(ignored)}.",
         ),
         (
-            settings.authentication_enabled and not settings.registered_users,
+            settings.authentication_enabled
+            and not (settings.registered_users or settings.bearer_tokens),
             "AuthenticationEnabled is true and RegisteredUsers is empty: nobody can log in. "
             "Add a user.",
         ),
@@ -240,6 +280,12 @@ def _notices(settings: Settings, found: Mapping[str, object]) -> tuple[str, ...]
             "MaximumStorageSize limits here what waits to be imported into Orthanc; Orthanc's own"
             " limits what it stores.",
         ),
+    )
+    return tuple(sentence for holds, sentence in cases if holds)
+
+
+def _warnings(settings: Settings) -> tuple[str, ...]:
+    cases = (
         (
             settings.store is not None and not settings.store.https_verify,
             "Store.HttpsVerifyPeers is false: whoever is between this daemon and Orthanc can read"
@@ -253,9 +299,24 @@ def _notices(settings: Settings, found: Mapping[str, object]) -> tuple[str, ...]
             "can have the instances of that Orthanc transferred, without its password.",
         ),
         (
-            settings.remote_access_allowed and not settings.authentication_enabled,
-            "RemoteAccessAllowed is true and AuthenticationEnabled is false: whoever reaches the "
-            "port can read and delete everything.",
+            settings.remote_access_without_users
+            and settings.remote_access_allowed
+            and not settings.authentication_enabled,
+            "RemoteAccessWithoutUsers is true: whoever reaches the port can read and delete"
+            " everything.",
+        ),
+        (
+            not settings.https_verify_peers,
+            "HttpsVerifyPeers is false: the certificates of peers are not verified, so whoever is"
+            " on the way can read and change what is transferred, and learn the passwords of peers."
+            " Name their CA in HttpsCACertificates instead.",
+        ),
+        (
+            settings.remote_access_allowed
+            and settings.authentication_enabled
+            and not settings.ssl_enabled,
+            "RemoteAccessAllowed is true and SslEnabled is false: passwords and images travel"
+            " readable, unless a proxy speaks TLS to the others.",
         ),
     )
     return tuple(sentence for holds, sentence in cases if holds)

@@ -20,25 +20,10 @@ class Refused:
     reason: str
 
 
-_TLS_IN = "TLS is not supported yet: put a proxy such as nginx in front, and remove the key"
-_TLS_OUT = "TLS is not supported yet: reach the peer through a local proxy, and remove the key"
+_PKCS11 = "keys in hardware (PKCS#11) are not supported: use CertificateFile, and remove the key"
 
 REFUSED = (
-    Refused("SslEnabled", (False,), _TLS_IN),
-    Refused("SslCertificate", ("", "certificate.pem"), _TLS_IN),
-    Refused("SslVerifyPeers", (False,), _TLS_IN),
-    Refused("SslTrustedClientCertificates", ("", "trustedClientCertificates.pem"), _TLS_IN),
-    Refused("SslMinimumProtocolVersion", (4,), _TLS_IN),
-    Refused("SslCiphersAccepted", ([],), _TLS_IN),
-    Refused("Pkcs11", ({}, False), _TLS_OUT),
-    Refused("HttpsVerifyPeers", (True,), _TLS_OUT),
-    Refused("HttpsCACertificates", ("",), _TLS_OUT),
-    Refused(
-        "HttpProxy",
-        ("",),
-        "proxies are not supported: give the peers addresses that can be reached directly, and "
-        "remove the key",
-    ),
+    Refused("Pkcs11", ({}, False), _PKCS11),
     Refused(
         "OrthancPeersInDatabase",
         (False,),
@@ -61,12 +46,7 @@ REFUSED = (
     ),
 )
 
-PEER_REFUSED = (
-    Refused("CertificateFile", ("",), _TLS_OUT),
-    Refused("CertificateKeyFile", ("",), _TLS_OUT),
-    Refused("CertificateKeyPassword", ("",), _TLS_OUT),
-    Refused("Pkcs11", (False,), _TLS_OUT),
-)
+PEER_REFUSED = (Refused("Pkcs11", (False,), _PKCS11),)
 
 PLUGINS = "Plugins"
 """Accepted, since a configuration of Orthanc needs it to have transfers; it has its own notice."""

@@ -25,10 +25,15 @@ class Kind(Enum):
     INTEGER_OR_AUTO = 'a whole number or "auto"'
     SECONDS = "a number of seconds"
     TEXT = "a text"
+    TEXTS = "an array of texts"
     DELAYS = "an array of numbers of seconds"
     OVERWRITE = 'true, false, "Always" or "Never"'
     ADDRESSES = "an array of IP addresses"
     USERS = "an object { user : password }"
+    TOKENS = "an object { name : token }"
+    PERMISSIONS = "an object { user : [ permission, ... ] }"
+    ORIGINS = "an array of origins such as https://pacs.example.org"
+    PROXY = "host:port or user:password@host:port"
     HEADERS = "an object { header : value }"
     URL = "an address such as http://host:8042/"
     PEER = "[ url ], [ url, user, password ], or an object"
@@ -108,8 +113,117 @@ KEYS = (
         "registered_users",
         Kind.USERS,
         {},
-        "Who may log in: user and password.",
+        "Who may log in: user and password, or what `txtransfers password` makes of it.",
         secret=True,
+    ),
+    Key(
+        "BearerTokens",
+        "bearer_tokens",
+        Kind.TOKENS,
+        {},
+        "Scripts that may log in: name and token, or what `txtransfers token` makes of it.",
+        secret=True,
+    ),
+    Key(
+        "Permissions",
+        "permissions",
+        Kind.PERMISSIONS,
+        {},
+        "What each user and script may do; if empty, everything. See below.",
+    ),
+    Key(
+        "RemoteAccessWithoutUsers",
+        "remote_access_without_users",
+        Kind.BOOLEAN,
+        False,
+        "Whether other hosts may do everything, without any password.",
+    ),
+    Key(
+        "AllowedOrigins",
+        "allowed_origins",
+        Kind.ORIGINS,
+        (),
+        "Web pages of other addresses that may change something here, for a browser's user.",
+    ),
+    Key(
+        "SslEnabled",
+        "ssl_enabled",
+        Kind.BOOLEAN,
+        False,
+        "Whether HttpPort speaks TLS (https).",
+    ),
+    Key(
+        "SslCertificate",
+        "ssl_certificate",
+        Kind.TEXT,
+        "certificate.pem",
+        "PEM file with the certificate, those between it and its CA, and the private key.",
+    ),
+    Key(
+        "SslMinimumProtocolVersion",
+        "ssl_minimum_protocol_version",
+        Kind.INTEGER,
+        4,
+        "The oldest TLS that is spoken: 4 is TLS 1.2, 5 is TLS 1.3.",
+        minimum=4,
+        maximum=5,
+    ),
+    Key(
+        "SslCiphersAccepted",
+        "ssl_ciphers_accepted",
+        Kind.TEXTS,
+        (),
+        "Cipher suites, in OpenSSL's names; if empty, the modern ones.",
+    ),
+    Key(
+        "SslVerifyPeers",
+        "ssl_verify_peers",
+        Kind.BOOLEAN,
+        False,
+        "Whether whoever connects must show a certificate, too.",
+    ),
+    Key(
+        "SslTrustedClientCertificates",
+        "ssl_trusted_client_certificates",
+        Kind.TEXT,
+        "trustedClientCertificates.pem",
+        "PEM file with the CAs (or certificates) that those certificates must come from.",
+    ),
+    Key(
+        "HttpsVerifyPeers",
+        "https_verify_peers",
+        Kind.BOOLEAN,
+        True,
+        "Whether the certificates of peers are verified; without that, anybody can be a peer.",
+    ),
+    Key(
+        "HttpsCACertificates",
+        "https_ca_certificates",
+        Kind.TEXT,
+        "",
+        "PEM file with the CAs that peers' certificates must come from; if empty, the system's.",
+    ),
+    Key(
+        "HttpProxy",
+        "http_proxy",
+        Kind.PROXY,
+        "",
+        "The proxy by which all peers are reached: `host:port` or `user:password@host:port`.",
+        secret=True,
+    ),
+    Key(
+        "AuditLog",
+        "audit_log",
+        Kind.TEXT,
+        "",
+        "File that gets a line of JSON for all that is moved; if empty, none is kept.",
+    ),
+    Key(
+        "AuditPatientNames",
+        "audit_patient_names",
+        Kind.BOOLEAN,
+        False,
+        "Whether these lines name patients.",
     ),
     Key(
         "HttpTimeout",
@@ -400,6 +514,28 @@ PEER_KEYS = (
         Kind.TEXT,
         None,
         "The name that the peer has for this daemon. If set, the peer pulls what is sent to it.",
+    ),
+    Key(
+        "CertificateFile",
+        "certificate_file",
+        Kind.TEXT,
+        "",
+        "PEM file with the certificate that is shown to the peer, where it asks for one.",
+    ),
+    Key(
+        "CertificateKeyFile",
+        "certificate_key_file",
+        Kind.TEXT,
+        "",
+        "PEM file with its private key; if empty, the key is in CertificateFile.",
+    ),
+    Key(
+        "CertificateKeyPassword",
+        "certificate_key_password",
+        Kind.TEXT,
+        "",
+        "The password of that key, where it has one.",
+        secret=True,
     ),
     Key(
         "Bandwidth",

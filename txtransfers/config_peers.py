@@ -27,12 +27,13 @@ _POSITIONS = ("Url", "Username", "Password")
 class PeerSettings:
     """One peer.
 
-    :ivar url: ``http://host[:port]/[path/]``, always with a slash at the end, without credentials.
+    :ivar url: ``http[s]://host[:port]/[path/]``, always with a slash at the end, no credentials.
     :ivar username: empty where the peer asks for none.
     :ivar headers: go with each request to the peer.
     :ivar timeout: seconds without progress; None for the global ``http_timeout``.
     :ivar remote_self: the peer's name for this daemon; None where it cannot pull from here.
     :ivar bandwidth: of the transfers that this daemon runs with it.
+    :ivar certificate_file: an absolute path, as is ``certificate_key_file``; empty for none.
     :ivar extra: the user's own keys, as they stand in the file.
     """
 
@@ -44,6 +45,14 @@ class PeerSettings:
     remote_self: str | None
     extra: Mapping[str, object] = attrs.field(repr=False)
     bandwidth: BandwidthSettings = attrs.field(factory=BandwidthSettings)
+    certificate_file: str = ""
+    certificate_key_file: str = ""
+    certificate_key_password: str = attrs.field(default="", repr=False)
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether it is reached by TLS."""
+        return self.url.lower().startswith("https:")
 
 
 def read_peers(
@@ -90,6 +99,8 @@ def _read_peer(found: dict[str, object], path: str, problems: list[str]) -> Peer
         problems.append(f'{path}: has no "Url": add "Url" : "http://host:8042/"')
     values = read_keys(PEER_KEYS, found, path, problems, {**SCALARS, **BANDWIDTH})
     _check_login(values["username"], values["password"], path, problems)
+    if values["certificate_key_file"] and not values["certificate_file"]:
+        problems.append(f"{path}.CertificateKeyFile: is given without CertificateFile: add it")
     values["timeout"] = values["timeout"] or None
     values["remote_self"] = values["remote_self"] or None
     return PeerSettings(**values, extra=MappingProxyType(extra))

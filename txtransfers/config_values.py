@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from txtransfers.config_foreign import Refused
 from txtransfers.config_keys import Key, Kind
+from txtransfers.passwords import is_hash, problem_of_hash
 
 Converter = Callable[[Key, object, str, list[str]], Any]
 
@@ -175,6 +176,16 @@ def _text(key: Key, value: object, _path: str, _problems: list[str]) -> str:
     return value
 
 
+def _texts(key: Key, value: object, _path: str, _problems: list[str]) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        raise unlike(key, value)
+    for text in value:
+        if not isinstance(text, str):
+            raise BadValueError(f"expected {key.kind.value}, found {describe(text)} in it")
+        check_line(text)
+    return tuple(value)
+
+
 def check_line(text: str) -> None:
     """Refuse control characters, line breaks among them."""
     if _CONTROL.search(text):
@@ -210,6 +221,8 @@ def _user_problem(user: str, password: object) -> str:
         return f"expected the password, a text, found {describe(password, secret=True)}"
     if _CONTROL.search(password):
         return "the password contains a control character or a line break: remove it"
+    if is_hash(password) and (problem := problem_of_hash(password)):
+        return f"the password {problem}"
     return ""
 
 
@@ -235,11 +248,7 @@ def _url(key: Key, value: object, _path: str, _problems: list[str]) -> str:
     if not isinstance(value, str):
         raise unlike(key, value)
     scheme = value.partition(":")[0].lower()
-    if scheme == "https":
-        raise BadValueError(
-            "TLS is not supported yet: reach the peer through a local proxy, by an http:// address"
-        )
-    if scheme != "http" or re.search(r"[^\x21-\x7e]|\\", value):
+    if scheme not in ("http", "https") or re.search(r"[^\x21-\x7e]|\\", value):
         raise BadValueError(f"expected {key.kind.value}")
     return _checked_http(key, value)
 
@@ -284,6 +293,7 @@ SCALARS: Mapping[Kind, Converter] = {
     Kind.SECONDS: _seconds,
     Kind.DELAYS: _delays,
     Kind.TEXT: _text,
+    Kind.TEXTS: _texts,
     Kind.OVERWRITE: _overwrite,
     Kind.ADDRESSES: _addresses,
     Kind.USERS: _users,

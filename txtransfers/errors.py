@@ -57,6 +57,10 @@ class CorruptedInstances(TransfersError):
         self.instances = instances
 
 
+class Forbidden(TransfersError):
+    """Whoever asks is known, and may not do this; or a page of somebody else asks."""
+
+
 class BadDicom(TransfersError):
     """Bytes that are no usable DICOM file; the text says why."""
 
@@ -102,6 +106,10 @@ class PeerError(TransfersError):
 
 class PeerUnreachable(PeerError):
     """No answer from the peer: refused, unresolved, reset, or silent for too long."""
+
+
+class PeerUntrusted(PeerError):
+    """TLS with the peer is not possible: its certificate, or ours, is not what it must be."""
 
 
 _NOT_FOUND = 404

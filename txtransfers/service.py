@@ -7,37 +7,48 @@ Whatever can be wrong at the start is found before twistd goes to the background
 import fcntl
 import os
 import random
+import signal
 import socket
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 from uuid import uuid4
 
+import attrs
+from OpenSSL import SSL
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferTimeoutError
+from twisted.internet.interfaces import IAddress
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
 
-from . import __version__
+from . import __version__, audit
+from .audit import AuditLog
 from .config import PeerSettings, Settings, default, load
 from .errors import ConfigurationError, TransfersError, UnknownResource
 from .jobs.announcements import Announcements
 from .jobs.events import LONGEST_LIST, Events
 from .jobs.journal import IJournal, MemoryJournal, SqliteJournal
-from .jobs.model import ENDED, Direction
+from .jobs.model import ENDED, Direction, Job
 from .jobs.runner import JobLimits, JobRunner
 from .jobs.webhooks import Webhooks
 from .orthanc.connection import connect, endpoint
 from .orthanc.rest import OrthancRest
 from .orthanc.store import OrthancStore
+from .reloading import Reloadable, Reloading
 from .store.archive import EmbeddedArchive
 from .store.embedded import EmbeddedStore
 from .threads import Threads
+from .tls import warning_of
+from .transfer import trust
 from .transfer.bandwidth import Bandwidth
 from .transfer.concurrency import START, START_LOSS_BASED
 from .transfer.congestion import PREFERRED, choose, current
@@ -51,12 +62,15 @@ from .transfer.pull import Pull, staging_name
 from .transfer.push import Push
 from .transfer.remote_pull import RemotePull
 from .transfer.slots import Slots
+from .transfer.trust import PeerTls
+from .web.auditing import Auditor
 from .web.gateway.peers import OrthancPeers
 from .web.gateway.tree import Gateway
 from .web.gateway.upstream import Upstream
 from .web.jobs import job_json
 from .web.server import StreamingSite
 from .web.site import SiteParts, make_site
+from .web.tls import Door, ServerTls, files_of, is_local, server_context
 from .wire.messages import TransferRequest
 
 _BACKLOG = 128
@@ -70,6 +84,12 @@ _CONNECT_S = 10.0
 
 _HOUSEKEEPING_S = 30.0
 """Seconds between two looks for what has expired; less where that may be sooner."""
+
+_WATCHING_S = 5.0
+"""Seconds between two looks whether a file of TLS has changed."""
+
+_REMINDING_S = 24 * 3600.0
+"""Seconds between two reminders of a certificate that expires."""
 
 _JOBS_STOP_S = 1.5
 """Seconds that jobs may take to stop; half of what a stop may take in all."""
@@ -92,6 +112,7 @@ class Options(UsageOptions):
     synopsis = "[options]"
     longdesc = (
         "Moves DICOM studies between Orthanc-style peers over HTTP: fast, verified, all or nothing."
+        " `txtransfers password` and `txtransfers token` print what the configuration keeps of one."
         " Without a configuration it listens on 127.0.0.1:8042 and stores in ./OrthancStorage."
     )
     optParameters = [["config", "c", None, "The configuration, a JSON file as Orthanc's."]]
@@ -110,13 +131,43 @@ def makeService(options: Options) -> "Daemon":
         settings = load(path, os.environ) if path is not None else default(os.getcwd())
         lock = take_storage(settings.storage_directory)
         congestion = choose(settings.transfers.congestion_control)
+        contexts = make_contexts(settings)
+        audit.check(settings.audit_log)
         sockets = listen(settings)
         from twisted.internet import reactor  # noqa: PLC0415
 
         forget_jobs = bool(options["no-jobs"])
-        return Daemon(reactor, settings, sockets, lock, forget_jobs, congestion)
+        return Daemon(reactor, settings, sockets, lock, forget_jobs, congestion, contexts)
     except TransfersError as error:
         raise SystemExit(f"txtransfers: {error}") from None
+
+
+@attrs.frozen
+class Contexts:
+    """Of TLS: of the server, where it speaks it, and of each peer that is reached by it.
+
+    :ivar others: for peers that only Orthanc's configuration has.
+    """
+
+    server: SSL.Context | None = None
+    peers: Mapping[str, SSL.Context] = attrs.Factory(dict)
+    others: SSL.Context | None = None
+
+
+def make_contexts(settings: Settings) -> Contexts:
+    """Read the certificates.
+
+    :raises ConfigurationError: one cannot be used.
+    """
+    return Contexts(
+        server_context(settings) if settings.ssl_enabled else None,
+        {
+            name: trust.peer_context(settings, name, peer)
+            for name, peer in settings.peers.items()
+            if peer.is_secure
+        },
+        trust.authorities_context(settings) if settings.store is not None else None,
+    )
 
 
 def take_storage(folder: str) -> int:
@@ -190,15 +241,19 @@ class Daemon(Service):
         lock: int,
         forget_jobs: bool = False,
         congestion: str | None = None,
+        contexts: Contexts | None = None,
     ) -> None:
         """:param forget_jobs: those of earlier runs.
 
         :param congestion: see :func:`.congestion.choose`.
         """
         self._congestion = congestion
+        self._contexts = contexts or Contexts()
         self._reactor = reactor
         self._forget_jobs = forget_jobs
         self._housekeeping: LoopingCall | None = None
+        self._watching: LoopingCall | None = None
+        self._reminding: LoopingCall | None = None
         self._settings = settings
         self._sockets = sockets
         self._lock = lock
@@ -216,6 +271,7 @@ class Daemon(Service):
         self._store = self._make_store()
         self._journal = self._make_journal()
         self._gateway = self._make_gateway()
+        self._build_tls()
         self._peers = self._make_peers()
         self._webhooks = Webhooks(
             reactor,
@@ -240,7 +296,34 @@ class Daemon(Service):
             time.time,
             self._describe_peer,
             Events(uuid4().hex[:8], lambda job: job_json(job, time.time(), LONGEST_LIST)),
+            self._job_ended,
         )
+
+    def _build_tls(self) -> None:
+        settings, contexts = self._settings, self._contexts
+        self._tls = ServerTls(contexts.server) if contexts.server is not None else None
+        self._peer_tls: dict[str, PeerTls] = {
+            name: PeerTls(
+                self._reactor,
+                urlsplit(settings.peers[name].url).hostname or "",
+                context,
+                settings.https_verify_peers,
+            )
+            for name, context in contexts.peers.items()
+        }
+        items = [
+            Reloadable(
+                f"The TLS of peer {name}",
+                trust.files_of(settings, settings.peers[name]),
+                partial(trust.peer_context, settings, name, settings.peers[name]),
+                tls.use,
+            )
+            for name, tls in self._peer_tls.items()
+        ]
+        if self._tls is not None:
+            load = partial(server_context, settings)
+            items.append(Reloadable("SslCertificate", files_of(settings), load, self._tls.use))
+        self._reloading = Reloading(self._threads, items)
 
     def _build_transfers(self) -> None:
         reactor, transfers = self._reactor, self._settings.transfers
@@ -325,7 +408,15 @@ class Daemon(Service):
             self._settings.http_timeout,
             Link(reactor, transfers.threads, transfers.max_threads, start),
             self._congestion,
+            self._tls_to(name, peer),
+            self._settings.http_proxy,
         )
+
+    def _tls_to(self, name: str, peer: PeerSettings) -> PeerTls | None:
+        if name in self._peer_tls or not peer.is_secure or self._contexts.others is None:
+            return self._peer_tls.get(name)
+        host, verify = urlsplit(peer.url).hostname or "", self._settings.https_verify_peers
+        return PeerTls(self._reactor, host, self._contexts.others, verify)
 
     def _make_journal(self) -> IJournal:
         urls = [webhook.url for webhook in self._settings.transfers.webhooks]
@@ -338,6 +429,9 @@ class Daemon(Service):
     def _describe_peer(self, name: str) -> tuple[str, str]:
         peer = self._peers.get(name)
         return self._settings.name, peer.settings.url if peer is not None else ""
+
+    def _job_ended(self, job: Job) -> None:
+        self._auditor.job_ended(job)
 
     def _make_transfer(
         self, direction: Direction, request: TransferRequest, memo: Memo
@@ -358,6 +452,8 @@ class Daemon(Service):
         warnings.filterwarnings("ignore", module=r"pydicom\.")
         for notice in self._settings.notices:
             log.info("{notice}", notice=notice)
+        for warning in self._settings.warnings:
+            log.warn("{warning}", warning=warning)
         log.info("TCP congestion control: {name}", name=self._congestion or current())
         try:
             self._store.start()
@@ -367,6 +463,11 @@ class Daemon(Service):
             log.critical("txtransfers cannot start: {error}", error=error)
             raise SystemExit(f"txtransfers: {error}") from None
         self._threads.start()
+        self._archive = (
+            EmbeddedArchive(self._store) if isinstance(self._store, EmbeddedStore) else None
+        )
+        audit = AuditLog(self._settings.audit_log, self._threads, time.time)
+        self._auditor = Auditor(audit, self._reactor, self._settings, self._store, self._archive)
         self._site = self._make_site()
         self._site.congestion = self._congestion
         Deferred.fromCoroutine(self._open()).addErrback(
@@ -381,7 +482,7 @@ class Daemon(Service):
                 time.time,
                 self._threads,
                 self._store,
-                EmbeddedArchive(self._store) if isinstance(self._store, EmbeddedStore) else None,
+                self._archive,
                 self._jobs,
                 self._peers,
                 self._transactions,
@@ -389,6 +490,7 @@ class Daemon(Service):
                 lambda: int(self._memory.held),
                 self._parts.bandwidth,
                 self._gateway,
+                self._auditor,
             )
         )
 
@@ -406,18 +508,61 @@ class Daemon(Service):
         self._housekeeping.clock = self._reactor
         timeout = self._settings.transfers.push_transaction_timeout
         self._housekeeping.start(min(_HOUSEKEEPING_S, timeout), now=False)
+        self._watching = LoopingCall(self._look_at_files)
+        self._watching.clock = self._reactor
+        self._watching.start(_WATCHING_S, now=False)
+        self._reminding = LoopingCall(self._remind_of_certificates)
+        self._reminding.clock = self._reactor
+        self._reminding.start(_REMINDING_S)
+        self._listen_to_signals()
+        assert self._site is not None
+        door = Door(self._reactor, self._site, self._may_come_in, self._tls)
         for bound in self._sockets:
             address = bound.getsockname()
-            port = self._reactor.adoptStreamPort(bound.fileno(), bound.family, self._site)
+            port = self._reactor.adoptStreamPort(bound.fileno(), bound.family, door)
             self._ports.append(port)
             bound.close()
             log.info(
-                "{name} listens on http://{host}:{port}/, stores in {folder}",
+                "{name} listens on {scheme}://{host}:{port}/, stores in {folder}",
                 name=self._settings.name,
+                scheme="http" if self._tls is None else "https",
                 host=f"[{address[0]}]" if ":" in address[0] else address[0],
                 port=address[1],
                 folder=self._settings.storage_directory,
             )
+
+    def _may_come_in(self, address: IAddress | None) -> bool:
+        return self._settings.remote_access_allowed or is_local(address)
+
+    def _remind_of_certificates(self) -> "Deferred[None]":
+        settings = self._settings
+        files = [("SslCertificate", settings.ssl_certificate)] if settings.ssl_enabled else []
+        for name, peer in settings.peers.items():
+            if peer.certificate_file:
+                files.append((f"OrthancPeers.{name}.CertificateFile", peer.certificate_file))
+
+        async def remind() -> None:
+            for name, path in files:
+                warning = await self._threads.run(warning_of, name, path, datetime.now(UTC))
+                if warning:
+                    log.warn("{warning}", warning=warning)
+
+        return Deferred.fromCoroutine(remind()).addErrback(
+            lambda failure: log.failure("Certificates could not be looked at", failure)
+        )
+
+    def _listen_to_signals(self) -> None:
+        """SIGHUP has certificates read anew."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(
+                signal.SIGHUP,
+                lambda *_: self._reactor.callFromThread(self._look_at_files, everything=True),
+            )
+
+    def _look_at_files(self, everything: bool = False) -> "Deferred[None]":
+        return Deferred.fromCoroutine(self._reloading.look(everything)).addErrback(
+            lambda failure: log.failure("Certificates could not be read anew", failure)
+        )
 
     async def _drop_orphans(self) -> None:
         """Remove what was staged for jobs that are not there any more."""
@@ -452,8 +597,9 @@ class Daemon(Service):
         for port in self._ports:
             await port.stopListening()
         self._transactions.refuse_more()
-        if self._housekeeping is not None and self._housekeeping.running:
-            self._housekeeping.stop()
+        for loop in (self._housekeeping, self._watching, self._reminding):
+            if loop is not None and loop.running:
+                loop.stop()
         await self._within(_JOBS_STOP_S, self._jobs.stop(), "jobs")
         await self._within(_TRANSACTIONS_STOP_S, self._transactions.stop(), "receptions")
         await self._within(_TRANSACTIONS_STOP_S, self._webhooks.stop(), "webhooks")
@@ -465,6 +611,7 @@ class Daemon(Service):
             await self._within(_TRANSACTIONS_STOP_S, peer.close(), "connections")
         if isinstance(self._store, OrthancStore):
             await self._within(_TRANSACTIONS_STOP_S, self._store.close(), "connections to Orthanc")
+        await self._within(_TRANSACTIONS_STOP_S, self._auditor.settle(), "audit log")
         self._threads.stop()
         if isinstance(self._journal, SqliteJournal):
             self._journal.stop()

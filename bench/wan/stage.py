@@ -12,7 +12,11 @@ from bench.wan.plan import Load
 from demo.daemon import Client, Daemon, DaemonError, Json
 
 HTTP_PORT = 8042
-OPEN = {"RemoteAccessAllowed": True, "AuthenticationEnabled": False}
+OPEN = {
+    "RemoteAccessAllowed": True,
+    "AuthenticationEnabled": False,
+    "RemoteAccessWithoutUsers": True,
+}
 """Settings of a daemon that anybody may ask."""
 
 

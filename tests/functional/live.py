@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -131,6 +132,9 @@ def environment() -> dict[str, str]:
 class LiveTestCase(SynchronousTestCase):
     """Starts daemons; at the end of the test each is stopped, and its log is looked through."""
 
+    context: ssl.SSLContext | None = None
+    """How those are asked that speak TLS."""
+
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory(prefix="txtransfers-")
         self.addCleanup(folder.cleanup)
@@ -146,7 +150,8 @@ class LiveTestCase(SynchronousTestCase):
         life = self.folder / f"life-{next(self._lives)}"
         self._settings[name] = settings
         store = {"StorageDirectory": str(self.store_of(name))}
-        daemon = Daemon(name, life, port, store | settings)
+        context = self.context if settings.get("SslEnabled") else None
+        daemon = Daemon(name, life, port, store | settings, context=context)
         self.addCleanup(self._tidy, daemon, life / name / "daemon.log")
         daemon.start()
         return daemon

@@ -99,15 +99,15 @@ class RefusalTests(LiveTestCase):
             self.settings(
                 HtpPort=8042,
                 Transfers={"BucketSize": "4096", "Thread": 4},
-                SslEnabled=True,
-                OrthancPeers={"far": ["https://192.0.2.1/"]},
+                Pkcs11={"Module": "x.so"},
+                OrthancPeers={"far": ["ftp://192.0.2.1/"]},
             )
         )
         self.assert_says(said, 'HtpPort: unknown key; did you mean "HttpPort"?')
         self.assert_says(said, "Transfers.BucketSize: expected a whole number", '"4096"')
         self.assert_says(said, 'Transfers.Thread: unknown key; did you mean "Threads"?')
-        self.assert_says(said, "SslEnabled: TLS is not supported yet", "proxy such as nginx")
-        self.assert_says(said, "OrthancPeers.far", "TLS is not supported yet")
+        self.assert_says(said, "Pkcs11: keys in hardware", "not supported")
+        self.assert_says(said, "OrthancPeers.far", "expected an address such as")
         self.assertFalse((self.folder / "store").exists())
 
     def test_in_the_background(self) -> None:

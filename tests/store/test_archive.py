@@ -181,6 +181,16 @@ class TreeTests(TreeCase):
         self.assertEqual(found, ((Level.STUDY, self.stored[0].study),))
         self.assertEqual(self.now(self.archive.lookup_dicom("nobody")), ())
 
+    def test_studies_of(self) -> None:
+        ids = [stored.id for stored in self.stored]
+        studies = {stored.study for stored in self.stored}
+        found = self.now(self.archive.studies_of([*ids, "nobody", *ids]))
+        self.assertEqual((len(studies), studies), (len(found), set(found)))
+        self.assertEqual((), self.now(self.archive.studies_of([])))
+        many = [f"nobody {number}" for number in range(1200)]
+        found = self.now(self.archive.studies_of([*many, ids[0]]))
+        self.assertEqual((self.stored[0].study,), found)
+
     def test_changes(self) -> None:
         lines, done, last = self.now(self.archive.changes(0, 4))
         self.assertEqual(

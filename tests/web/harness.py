@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tests.limits import local_time
+from txtransfers.audit import AuditLog
 from txtransfers.config import Settings, parse
 from txtransfers.config_peers import PeerSettings
 from txtransfers.errors import PeerUnreachable, TransfersError
@@ -41,6 +42,7 @@ from txtransfers.transfer.parts import ITransfer, Limits, Memo, Parts, is_passin
 from txtransfers.transfer.peers import Greeting
 from txtransfers.transfer.progress import Progress
 from txtransfers.transfer.slots import Slots
+from txtransfers.web.auditing import Auditor
 from txtransfers.web.gateway.peers import OrthancPeers
 from txtransfers.web.gateway.tree import Gateway
 from txtransfers.web.gateway.upstream import Upstream
@@ -301,12 +303,18 @@ class House:
             self._wall_clock,
             self._describe_peer,
             Events("life", lambda job: job_json(job, self._wall_clock(), LONGEST_LIST)),
+            lambda job: self.auditor.job_ended(job) if self.auditor else None,
         )
         self.transactions = PushTransactions(
             self.clock, self.threads, self.store, transfers.max_push_transactions, Slots(8)
         )
         self.made: list[str] = []
         self.gateway = self._make_gateway(endpoint)
+        auditor = None
+        if self.settings.audit_log:
+            log = AuditLog(self.settings.audit_log, self.threads, self._wall_clock)
+            auditor = Auditor(log, self.clock, self.settings, self.store, archive)
+        self.auditor = auditor
         self.site = make_site(
             SiteParts(
                 self.settings,
@@ -322,6 +330,7 @@ class House:
                 lambda: 0,
                 self.bandwidth,
                 self.gateway,
+                auditor,
             )
         )
         self.site.reactor = self.clock  # type: ignore[assignment]

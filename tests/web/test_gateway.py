@@ -469,10 +469,17 @@ class DoorTests(GatewayCase):
         self.assertEqual([], self.orthanc.lines)
 
     def test_our_users_are_handed_on_with_their_own_credentials(self) -> None:
-        _client, line = self.ask(headers=basic("us:secret"))
-        self.assertEqual(
-            basic("us:secret")["Authorization"], headers_of(line.sent())["authorization"]
-        )
+        client, line = self.ask(headers=basic("us:secret"))
+        line.sent()
+        line.ok(b"{}")  # Orthanc asks nobody; we do, and know them from then on
+        for _ in range(2):
+            sent = self.orthanc.lines[-1].sent()
+            self.assertTrue(sent.startswith(b"GET /x "), sent)
+            self.assertEqual(basic("us:secret")["Authorization"], headers_of(sent)["authorization"])
+            self.orthanc.lines[-1].answer(OK)
+            self.assertEqual(200, client.answers()[0].status)
+            client = self.house.connect()
+            client.request("GET", "/x", headers=basic("us:secret"))
 
     def test_an_orthanc_that_asks_for_passwords_guards_itself(self) -> None:
         client, line = self.ask(headers=basic("orthanc:orthanc"))
@@ -513,3 +520,29 @@ class DoorTests(GatewayCase):
     def test_other_hosts_are_refused_first(self) -> None:
         answer = self.house.request("GET", "/x", host="10.1.2.3", headers=basic("us:secret"))
         self.assertEqual((403, []), (answer.status, self.orthanc.lines))
+
+
+class PermissionTests(GatewayCase):
+    """Where Orthanc asks nobody, what our users may do there is what they may do here."""
+
+    configuration = {**USERS, "Permissions": {"us": ["read"]}}
+
+    def test_who_may_read_only(self) -> None:
+        for method, target, status in (
+            ("GET", "/studies", 200),
+            ("POST", "/tools/find", 200),
+            ("POST", "/instances", 403),
+            ("DELETE", "/studies/x", 403),
+            ("PUT", "/modalities/x", 403),
+        ):
+            client = self.house.connect()
+            client.request(method, target, b"{}", headers=basic("us:secret"))
+            for _ in range(2):  # the first time, /system is asked for before
+                self.orthanc.lines[-1].ok(b"{}")
+            self.assertEqual(status, client.answers()[0].status, target)
+
+    def test_what_orthanc_guards_is_orthancs(self) -> None:
+        client, line = self.ask("DELETE", "/studies/x", headers=basic("us:secret"))
+        line.answer(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+        self.orthanc.lines[-1].answer(OK)
+        self.assertEqual(200, client.answers()[0].status)

@@ -9,7 +9,7 @@ class OriginTests(HostileCase):
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         answer = self.house.request(method, "/transfers/send", transfer(), named)
         if answer.status == 403:
-            self.assert_refused(answer, 403, 8, "another site", "X-Forwarded-Host")
+            self.assert_refused(answer, 403, 8, "another address", "X-Forwarded-Host")
         return answer.status
 
     def test_who_is_let_in(self) -> None:
@@ -45,6 +45,7 @@ class OriginTests(HostileCase):
             answer = self.house.request(method, "/jobs", None, {"Origin": "http://evil.test"})
             self.assertEqual(200, answer.status)
 
-    def test_the_password_is_asked_for_first(self) -> None:
+    def test_whoever_asks(self) -> None:
         self.house = House({"AuthenticationEnabled": True}, peers=[FakePeer("B")])
-        self.assertEqual(401, self.ask(Origin="http://evil.test"))
+        self.assertEqual(403, self.ask(Origin="http://evil.test"))
+        self.assertEqual(401, self.ask(Origin="http://here"))

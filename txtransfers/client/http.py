@@ -122,7 +122,7 @@ class Connection:
 
         def client(pool: HTTPConnectionPool) -> HTTPClient:
             made = agent or Agent(reactor, policy, connectTimeout=timeout, pool=pool)
-            return HTTPClient(PlainAgent(made))  # type: ignore[arg-type]
+            return HTTPClient(PlainAgent(made))
 
         self._kept = client(self._pool)
         self._once = client(HTTPConnectionPool(reactor, persistent=False))

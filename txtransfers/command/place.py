@@ -13,6 +13,7 @@ from ..client import Client
 from ..client.http import checked_url
 from ..config import Settings, load
 from ..errors import ConfigurationError
+from ..passwords import is_hash
 
 DEFAULT_URL = "http://127.0.0.1:8042/"
 
@@ -78,7 +79,8 @@ def url_of(settings: Settings) -> str:
     if address.is_unspecified:
         host = "::1" if address.version == 6 else "127.0.0.1"
     shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{settings.http_port}/"
+    scheme = "https" if settings.ssl_enabled else "http"
+    return f"{scheme}://{shown}:{settings.http_port}/"
 
 
 def _credentials(
@@ -86,7 +88,8 @@ def _credentials(
 ) -> tuple[str, str]:
     """Those of the file, else of the environment, else of the configuration.
 
-    The configuration's are for its own daemon alone.
+    The configuration's are for its own daemon alone; passwords that it keeps as hashes are not
+    known.
     """
     if wishes.credentials is not None:
         return _from_file(wishes.credentials)
@@ -94,7 +97,8 @@ def _credentials(
     if user:
         return user, environment.get("TXTRANSFERS_PASSWORD", "")
     if settings is not None and wishes.url is None and settings.authentication_enabled:
-        return next(iter(settings.registered_users.items()), ("", ""))
+        usable = (pair for pair in settings.registered_users.items() if not is_hash(pair[1]))
+        return next(usable, ("", ""))
     return "", ""
 
 

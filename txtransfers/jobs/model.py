@@ -102,6 +102,7 @@ class Job:
     :ivar announced: the ``completed`` of the last end that others have been told, or will be.
     :ivar outcomes: how many instances had each outcome (the value of :class:`Outcome`).
     :ivar figures: how it moved, when it was looked at last: buckets in flight, goodput, and so on.
+    :ivar submitter: who asked for it, and from where.
     :ivar history: what happened, each with its time; the newest hundred.
     :ivar points: how its bytes have moved over its time.
     """
@@ -130,6 +131,7 @@ class Job:
     figures: dict[str, Any] = attrs.Factory(dict)
     history: list[tuple[float, str]] = attrs.Factory(list)
     points: list[Point] = attrs.Factory(list)
+    submitter: str = ""
 
     def say(self, text: str, now: float) -> None:
         """Add a line to the history."""
@@ -236,6 +238,7 @@ def to_record(job: Job) -> dict[str, Any]:
         "figures": job.figures,
         "history": job.history,
         "points": job.points,
+        "submitter": job.submitter,
     }
 
 
@@ -278,4 +281,5 @@ def from_record(record: dict[str, Any]) -> Job:
         figures=record.get("figures", {}),
         history=[(when, text) for when, text in record.get("history", ())],
         points=[(seconds, done, network) for seconds, done, network in record.get("points", ())],
+        submitter=record.get("submitter", ""),
     )

@@ -82,8 +82,9 @@ class JobRunner:
         wall_clock: Callable[[], float],
         describe_peer: Callable[[str], tuple[str, str]],
         events: Events,
+        on_ended: Callable[[Job], None] = lambda _job: None,
     ) -> None:
-        """:param wall_clock: seconds since the epoch.
+        """:param wall_clock: seconds since the epoch. :param on_ended: called with each job.
 
         :param describe_peer: the name of this daemon, and the URL of a peer: for receipts.
         :param events: are told of each change, after the journal.
@@ -95,6 +96,7 @@ class JobRunner:
         self._make_transfer = make_transfer
         self._limits = limits
         self._wall_clock = wall_clock
+        self._on_ended = on_ended
         self._receipts = Receipts(journal, threads, describe_peer)
         self._jobs: dict[str, Job] = {}
         self._transfers: dict[str, ITransfer] = {}
@@ -178,14 +180,17 @@ class JobRunner:
         self,
         direction: Direction,
         request: TransferRequest,
+        submitter: str = "",
         memo: Mapping[str, Any] | None = None,
     ) -> Job:
         """Take a new job; it is in the journal when this returns.
 
+        :param submitter: who asks for it.
         :param memo: what its transfer is to know, as its own ``state``.
         """
         self._sequence += 1
         job = new_job(direction, request, self._sequence, self._wall_clock(), memo)
+        job.submitter = submitter
         await self._journal.save(job)
         self._jobs[job.id] = job
         self.events.job(job)
@@ -426,7 +431,11 @@ class JobRunner:
         job.memo = {}
         job.outcomes = _count(outcomes)
         job.happens(Event.SUCCEED, self._wall_clock())
+        await self._has_a_receipt(job, outcomes)
+
+    async def _has_a_receipt(self, job: Job, outcomes: Sequence[Outcome | None]) -> None:
         await self._receipts.write(job, self._memo(job), outcomes)
+        self._on_ended(job)
 
     async def _cancelled(self, job: Job, committed: Sequence[Outcome | None] | None) -> None:
         """:param committed: what became of all, if it turned out that all was committed."""
@@ -435,7 +444,7 @@ class JobRunner:
         else:
             job.outcomes = _count(committed)
             job.happens(Event.SUCCEED, self._wall_clock())
-        await self._receipts.write(job, self._memo(job), committed or ())
+        await self._has_a_receipt(job, committed or ())
         job.memo = {}
 
     async def _failed(self, job: Job, wish: _Wish | None, failure: Failure) -> None:
@@ -471,7 +480,7 @@ class JobRunner:
 
     async def _end_as_failure(self, job: Job, description: tuple[int, str, str]) -> None:
         job.happens(Event.FAIL, self._wall_clock(), description)
-        await self._receipts.write(job, self._memo(job), ())
+        await self._has_a_receipt(job, ())
 
     def _has_tries(self, job: Job) -> bool:
         return job.tries < len(self._limits.retry_delays)

@@ -81,6 +81,8 @@ def endpoint(
 class _Address:
     host: bytes
     port: int
+    scheme: bytes = b"http"
+    """What is below TLS."""
 
 
 class _Endpoints(WideEndpointFactory):
@@ -93,19 +95,19 @@ class _Endpoints(WideEndpointFactory):
     ) -> None:
         super().__init__(reactor, timeout, congestion, lambda _socket: None)
         is_secure = settings.url.lower().startswith("https:")
-        self._tls = _Tls(settings) if is_secure else None
+        self._orthanc_tls = _Tls(settings) if is_secure else None
 
     def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:
         if uri.host == b"localhost":
             plain: IStreamClientEndpoint = _Localhost(
                 super().endpointForURI(_Address(b"127.0.0.1", uri.port)),
-                super().endpointForURI(uri),
+                super().endpointForURI(_Address(uri.host, uri.port)),
             )
         else:
-            plain = super().endpointForURI(uri)
-        if self._tls is None:
+            plain = super().endpointForURI(_Address(uri.host, uri.port))
+        if self._orthanc_tls is None:
             return plain
-        return wrapClientTLS(self._tls.creator(uri.host.decode("ascii")), plain)
+        return wrapClientTLS(self._orthanc_tls.creator(uri.host.decode("ascii")), plain)
 
 
 @implementer(IStreamClientEndpoint)

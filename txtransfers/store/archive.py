@@ -29,6 +29,8 @@ from .interfaces import (
 from .tags import read_tags
 from .upload import EmbeddedUpload, UploadFolder
 
+_IDS_AT_ONCE = 500
+
 
 @implementer(IArchive)
 class EmbeddedArchive:
@@ -58,6 +60,10 @@ class EmbeddedArchive:
     def descendants(self, level: Level, id_: str, wanted: Level) -> "Deferred[tuple[str, ...]]":
         """See :meth:`IArchive.descendants`."""
         return self._read(_descendants, level, id_, wanted)
+
+    def studies_of(self, instances: Sequence[str]) -> "Deferred[tuple[str, ...]]":
+        """See :meth:`IArchive.studies_of`."""
+        return self._read(_studies_of, instances)
 
     def statistics(self, level: Level | None, id_: str) -> "Deferred[ArchiveStatistics]":
         """See :meth:`IArchive.statistics`."""
@@ -114,6 +120,21 @@ def _list_ids(db: sqlite3.Connection, level: Level, since: int, limit: int) -> t
         (LEVEL_NUMBER[level], limit or -1, since),
     )
     return tuple(id_ for (id_,) in rows)
+
+
+def _studies_of(db: sqlite3.Connection, instances: Sequence[str]) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for start in range(0, len(instances), _IDS_AT_ONCE):
+        ids = instances[start : start + _IDS_AT_ONCE]
+        rows = db.execute(
+            "SELECT DISTINCT study.public_id FROM resource instance"
+            " JOIN resource series ON series.id = instance.parent"
+            " JOIN resource study ON study.id = series.parent"
+            f" WHERE instance.level = ? AND instance.public_id IN ({','.join('?' * len(ids))})",
+            (LEVEL_NUMBER[Level.INSTANCE], *ids),
+        )
+        found.update((id_, None) for (id_,) in rows)
+    return tuple(found)
 
 
 def _details(db: sqlite3.Connection, level: Level, id_: str) -> ResourceDetails:

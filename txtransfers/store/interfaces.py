@@ -350,6 +350,9 @@ class IArchive(Interface):
         Fails with :class:`UnknownResource`.
         """
 
+    def studies_of(instances: Sequence[str]) -> "Deferred[tuple[str, ...]]":
+        """The studies that these instances are in, each once; those that are not here count not."""
+
     def statistics(level: Level | None, id_: str) -> "Deferred[ArchiveStatistics]":
         """How much a resource holds; without ``level``, the whole archive."""
 

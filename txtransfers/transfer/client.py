@@ -18,14 +18,18 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, ResponseDone
+from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
 from zope.interface import implementer
 
+from ..config_tls import HttpProxy
 from ..errors import TransfersError
-from .streams import Sink, read_at_most, widen
+from .proxy import Tunnel
+from .streams import Sink, lowest, read_at_most, widen
 from .tcp import tune
+from .tls_transport import WideTlsFactory
+from .trust import PeerTls
 
 T = TypeVar("T")
 
@@ -171,7 +175,7 @@ class _Receiver(Protocol):
 class PlainAgent:
     """Asks for bytes as they are: treq would ask for gzip, which is decided elsewhere here."""
 
-    def __init__(self, inner: Agent) -> None:
+    def __init__(self, inner: IAgent) -> None:
         self._inner = inner
 
     def request(
@@ -184,7 +188,8 @@ class PlainAgent:
         """See :class:`IAgent`."""
         headers = headers.copy() if headers is not None else Headers()
         headers.removeHeader(b"Accept-Encoding")
-        return self._inner.request(method, uri, headers, bodyProducer).addCallback(_as_it_is)
+        answer: Deferred[IResponse] = self._inner.request(method, uri, headers, bodyProducer)
+        return answer.addCallback(_as_it_is)
 
 
 def _as_it_is(response: IResponse) -> IResponse:
@@ -195,7 +200,7 @@ def _as_it_is(response: IResponse) -> IResponse:
 
 @implementer(IAgentEndpointFactory)
 class WideEndpointFactory:
-    """Plain TCP, whose transports move more bytes at a time than Twisted's do."""
+    """TCP, with TLS or by a proxy where that is so; its transports move more than Twisted's do."""
 
     attempt_delay: float | None = None
     """Seconds between the addresses of a name that are tried; None for Twisted's."""
@@ -206,29 +211,56 @@ class WideEndpointFactory:
         timeout: float,
         congestion: str | None,
         on_connected: Callable[[Any], None],
+        tls: PeerTls | None = None,
+        proxy: HttpProxy | None = None,
     ) -> None:
         """:param congestion: see :func:`.congestion.choose`.
 
         :param on_connected: called with the socket of each connection.
+        :param tls: for those whose URL says https.
         """
         self._reactor = reactor
         self._timeout = timeout
         self._congestion = congestion
         self._on_connected = on_connected
+        self._tls = tls
+        self._proxy = proxy
 
     def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:
         """See :class:`IAgentEndpointFactory`."""
-        inner = HostnameEndpoint(
-            self._reactor, uri.host, uri.port, self._timeout, attemptDelay=self.attempt_delay
+        host, port, proxy = uri.host, uri.port, self._proxy
+        if proxy is not None:
+            host, port = proxy.host.encode(), proxy.port
+        inner: Any = HostnameEndpoint(
+            self._reactor, host, port, self._timeout, attemptDelay=self.attempt_delay
         )
+        if proxy is not None and uri.scheme == b"https":
+            inner = Tunnel(inner, proxy, uri.host.decode(), uri.port)
+        if uri.scheme == b"https":
+            assert self._tls is not None
+            inner = _TlsEndpoint(inner, self._tls, self._reactor)
         return _WideEndpoint(inner, self._prepare)
 
     def _prepare(self, protocol: Any) -> Any:
         widen(protocol.transport)
-        if hasattr(protocol.transport, "socket"):
-            tune(protocol.transport.socket, self._congestion)
-            self._on_connected(protocol.transport.socket)
+        connection = getattr(lowest(protocol.transport), "socket", None)
+        if connection is not None:
+            tune(connection, self._congestion)
+            self._on_connected(connection)
         return protocol
+
+
+@implementer(IStreamClientEndpoint)
+class _TlsEndpoint:
+    def __init__(self, inner: IStreamClientEndpoint, tls: PeerTls, clock: IReactorTime) -> None:
+        self._inner = inner
+        self._tls = tls
+        self._clock = clock
+
+    def connect(self, protocolFactory: IProtocolFactory) -> "Deferred[Any]":
+        factory = WideTlsFactory(self._tls, True, protocolFactory, self._clock)
+        connecting: Deferred[Any] = self._inner.connect(factory)
+        return connecting.addCallback(lambda outer: outer.wrappedProtocol)
 
 
 @implementer(IStreamClientEndpoint)
@@ -256,7 +288,7 @@ def why(error: BaseException, unresolved: str) -> str:
         return "no connection in time; is the address right, does a firewall drop it?"
     if isinstance(error, net.ConnectError):
         return f"cannot connect: {error}"
-    broken = str(error).rstrip(".")
+    broken = str(error).rstrip(".") or type(error).__name__
     return f"the connection broke ({broken}); its log, or a proxy's, may tell why"
 
 

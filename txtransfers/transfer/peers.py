@@ -13,16 +13,18 @@ from typing import Any, NoReturn, TypeVar
 
 import attrs
 import msgspec
+from OpenSSL import SSL
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferTimeoutError
 from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.web._newclient import ParseError
 from twisted.web.client import (
     URI,
     Agent,
+    ProxyAgent,
     RequestTransmissionFailed,
     ResponseNeverReceived,
 )
@@ -30,10 +32,12 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer
 
 from ..config import PeerSettings
+from ..config_tls import HttpProxy
 from ..errors import (
     PeerNonsense,
     PeerRefused,
     PeerUnreachable,
+    PeerUntrusted,
     TransfersError,
 )
 from ..threads import IThreads
@@ -41,6 +45,7 @@ from ..wire import messages, pushes
 from ..wire.codec import ACCEPTED_CODECS, Codec, codec_names
 from ..wire.messages import LookupAnswer, Resource, TransferRequest, decode
 from ..wire.pushes import PushOpened, PushStatus
+from . import trust
 from .client import (
     LONGEST_QUOTE,
     PlainAgent,
@@ -52,9 +57,12 @@ from .client import (
     what_orthanc_says,
     why,
 )
+from .connection import Connection
 from .link import Link
 from .pool import Behind, Pool, Unused
+from .proxy import ProxyError, authorization, describe, refusal
 from .streams import Sink, collecting_sink
+from .trust import PeerTls, UntrustedError
 
 T = TypeVar("T")
 
@@ -115,10 +123,13 @@ class Peer:
         http_timeout: float,
         link: Link,
         congestion: str | None = None,
+        tls: PeerTls | None = None,
+        proxy: HttpProxy | None = None,
     ) -> None:
         """:param congestion: see :func:`.congestion.choose`.
 
         :param http_timeout: seconds without progress, where the peer has no ``Timeout`` of its own.
+        :param tls: for a peer that is reached by https. :param proxy: by which it is reached.
         """
         self.name = name
         self.settings = settings
@@ -131,13 +142,26 @@ class Peer:
         self.link = link
         self._reactor: IReactorTime = reactor
         self._threads = threads
-        self._pool = Pool(reactor, link.cap)
-        self._endpoints = WideEndpointFactory(reactor, self.timeout, congestion, link.connected)
+        self._proxy = proxy
+        self._pool = Pool(reactor, link.cap, self._served)
+        self.tls = tls
+        self._endpoints = WideEndpointFactory(
+            reactor, self.timeout, congestion, link.connected, tls, proxy
+        )
         self._warm = self._agent(self._pool)
         self._fresh = self._agent(Unused(self._pool))
 
     def _agent(self, pool: Any) -> PlainAgent:
+        if self._proxy is not None and not self.settings.is_secure:
+            return PlainAgent(ProxyAgent(self._endpoint(), self._reactor, pool))
         return PlainAgent(Agent.usingEndpointFactory(self._reactor, self._endpoints, pool))
+
+    def _endpoint(self) -> IStreamClientEndpoint:
+        return self._endpoints.endpointForURI(URI.fromBytes(self.base_url.encode()))
+
+    def _served(self, connection: Connection) -> None:
+        if self.tls is not None:
+            self.tls.remember(connection.transport)
 
     async def close(self) -> None:
         """Close the idle connections."""
@@ -156,8 +180,7 @@ class Peer:
             self._prepare(count - self.link.connections)
 
     def _prepare(self, count: int) -> "Deferred[Any]":
-        uri = URI.fromBytes(self.base_url.encode())
-        return self._pool.prepare(self._endpoints.endpointForURI(uri), count)
+        return self._pool.prepare(self._endpoint(), count)
 
     # The requests of the protocol
 
@@ -338,7 +361,11 @@ class Peer:
         :raises PeerUnreachable: nobody is there.
         """
         uri = URI.fromBytes(self.base_url.encode())
-        endpoint = HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=self.timeout)
+        endpoint: IStreamClientEndpoint = HostnameEndpoint(
+            self._reactor, uri.host, uri.port, timeout=self.timeout
+        )
+        if self._proxy is not None:
+            endpoint = self._endpoint()
         try:
             protocol: Any = await endpoint.connect(Factory.forProtocol(Protocol))
         except Exception as error:
@@ -395,7 +422,9 @@ class Peer:
         try:
             return await self._try(session, client, method, path, body, sink, timeout)
         except (ResponseNeverReceived, RequestTransmissionFailed) as error:
-            if client is session.fresh or (sink is not None and sink.sink.taken):
+            is_final = isinstance(innermost(error), UntrustedError)
+            taken = sink is not None and sink.sink.taken
+            if is_final or client is session.fresh or taken:
                 self._explain(error, method, path)
         except Exception as error:
             self._explain(error, method, path)
@@ -446,6 +475,8 @@ class Peer:
         if self.settings.username:
             pair = f"{self.settings.username}:{self.settings.password}".encode()
             headers["Authorization"] = f"Basic {b64encode(pair).decode()}"
+        if self._proxy is not None and self._proxy.username and not self.settings.is_secure:
+            headers["Proxy-Authorization"] = authorization(self._proxy)
         if session.transfer_id:
             headers["sender-transfer-id"] = session.transfer_id
         if body is not None:
@@ -475,7 +506,9 @@ class Peer:
     def _refuse(self, answer: Answer, method: str, path: str, retry_after: str) -> NoReturn:
         text = f"{self._who} answered {answer.status} to {method} {_shorten(path)}"
         said = what_orthanc_says(answer.body)
-        if answer.status in (401, 403):
+        if answer.status == 407 and self._proxy is not None:
+            text = f"{self._who}: {describe(self._proxy)} {refusal(answer.status)}"
+        elif answer.status in (401, 403):
             text += ": check the Username and Password of the peer in OrthancPeers"
         elif said is None:
             busy = answer.status in (408, 429) or answer.status >= 500
@@ -495,12 +528,20 @@ class Peer:
         inner = innermost(error)
         if isinstance(inner, TransfersError):
             raise inner from error
+        if isinstance(inner, UntrustedError):
+            raise PeerUntrusted(f"{self._who}, {what}: its certificate {inner}") from error
+        if isinstance(inner, SSL.Error):
+            raise PeerUntrusted(f"{self._who}, {what}: {trust.explain(inner)}") from error
+        if isinstance(inner, ProxyError):
+            raise PeerUnreachable(f"{self._who}, {what}: {inner}") from error
         if isinstance(inner, ParseError | ValueError):
             said = inner.data[:60] if isinstance(inner, ParseError) else str(inner)
             raise PeerNonsense(
                 f"{self._who} answered {what} with something that is no HTTP ({said!r}). {_NO_PEER}"
             ) from error
         reason = why(inner, "its host name cannot be resolved; check Url in OrthancPeers")
+        if self._proxy is not None:
+            reason += f"; it is reached by {describe(self._proxy)}"
         raise PeerUnreachable(f"{self._who}, {what}: {reason}") from error
 
 

@@ -6,6 +6,7 @@ just closed take one that has never been used, or a new one, and leave it warm. 
 transfer may follow each other on one connection without waiting for answers.
 """
 
+from collections.abc import Callable
 from math import inf
 from typing import Any, Protocol
 
@@ -48,10 +49,19 @@ class Pool:
 
     persistent = True
 
-    def __init__(self, clock: IReactorTime, most: int) -> None:
-        """:param most: idle connections that are kept."""
+    def __init__(
+        self,
+        clock: IReactorTime,
+        most: int,
+        on_served: Callable[[Connection], None] = lambda _protocol: None,
+    ) -> None:
+        """:param most: idle connections that are kept.
+
+        :param on_served: called with a connection that has carried a request and its answer.
+        """
         self._clock = clock
         self._most = most
+        self._on_served = on_served
         self._idle: list[_Idle] = []
         self.is_single = False
         """Whether the peer was seen to close each connection after one answer."""
@@ -102,6 +112,7 @@ class Pool:
 
     def keep(self, protocol: Connection) -> None:
         """The connection can take another request."""
+        self._on_served(protocol)
         self._keep(protocol, is_unused=False)
 
     def _keep(self, protocol: Connection, is_unused: bool) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IConsumer, IPushProducer
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
@@ -36,18 +37,27 @@ _SEND_SIZE = 512 * 1024
 _HIGH_WATER = 2 * SLICE
 
 
+def lowest(transport: Any) -> Any:
+    """The TCP transport below TLS, or the transport itself."""
+    while isinstance(transport, ProtocolWrapper):
+        transport = transport.transport
+    return transport
+
+
 def widen(transport: Any) -> None:
     """Let a TCP transport move more at a time; other transports (tests) are left as they are."""
-    if hasattr(transport, "bufferSize"):
-        transport.bufferSize = READ_SIZE
-        transport.SEND_LIMIT = _SEND_SIZE
-    if hasattr(transport, "setTcpNoDelay"):
-        transport.setTcpNoDelay(True)
+    real = lowest(transport)
+    if hasattr(real, "bufferSize"):
+        real.bufferSize = READ_SIZE
+        real.SEND_LIMIT = _SEND_SIZE
+    if hasattr(real, "setTcpNoDelay"):
+        real.setTcpNoDelay(True)
 
 
 def read_at_most(transport: Any, size: int) -> None:
     """Let a TCP transport read so many bytes at a time: what is read at once is paid at once."""
-    real = getattr(transport, "_producer", transport)  # that of a client's response is in a proxy
+    # That of a client's response is in a proxy.
+    real = lowest(getattr(transport, "_producer", transport))
     if hasattr(real, "bufferSize"):
         real.bufferSize = size
 

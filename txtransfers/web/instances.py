@@ -43,6 +43,7 @@ async def take_upload(request: StreamingRequest, parts: ArchiveParts) -> Any:
         sink.abort()
         await sink.idle()
         await upload.discard()
+    request.facts["Ids"] = tuple(instance.id for instance in stored)
     answers = [_stored_json(instance) for instance in stored]
     return answers if zipped else answers[0]
 

@@ -1,39 +1,61 @@
-"""Whether a request was made by a page of another site, in somebody's browser. Pure.
+"""Which page of a browser a request comes from: pages of others may change nothing here. Pure."""
 
-A browser sends what such a page wants together with the user's password, or from within the
-network that is let in; it says so, in headers that a page cannot change.
-"""
-
-from collections.abc import Callable
+from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
-SAFE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
-_OWN_SITES = ("same-origin", "none")
+HARMLESS = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing."""
+
+HEADERS: Mapping[str, str] = {
+    "X-Frame-Options": "DENY",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""What each answer tells browsers, unless its resource tells them something else: it is no page, no
+frame of one, no script or image in one.
+"""
+
+_OWN = ("none", "same-origin")
+_DEFAULT_PORTS = (":80", ":443")
 
 
-def is_foreign(method: bytes, header: Callable[[bytes], bytes | None]) -> bool:
-    """Whether to refuse it. What only reads is not refused: its answer stays unread.
+def is_foreign(
+    method: str,
+    origin: str | None,
+    fetch_site: str | None,
+    hosts: Collection[str],
+    allowed: Collection[str],
+) -> bool:
+    """Whether a request that changes something was made by a page of somebody else.
 
-    :param header: gives a header of the request, or None.
+    :param origin: the header ``Origin``; programs that are no browsers send none.
+    :param fetch_site: ``Sec-Fetch-Site``, which a page cannot change.
+    :param hosts: ``Host``, and ``X-Forwarded-Host`` where a proxy tells it. A page of another
+        address could add the latter only if we let it.
+    :param allowed: ``AllowedOrigins``.
     """
-    if method in SAFE_METHODS:
+    if method in HARMLESS or origin in allowed:
         return False
-    site = header(b"Sec-Fetch-Site")
-    if site is not None:
-        return site.decode("latin-1").strip().lower() not in _OWN_SITES
-    origin = header(b"Origin")
-    if origin is None:  # no browser, or an old one that has not left its page
+    if fetch_site is not None:
+        return fetch_site.strip().lower() not in _OWN
+    if origin is None:
         return False
-    # The name that the browser knows may be that of a proxy, which tells it.
-    names = (header(b"Host"), header(b"X-Forwarded-Host"))
-    return _host(origin.decode("latin-1")) not in {
-        name.decode("latin-1").strip().lower() for name in names if name
-    }
+    place = _netloc(origin)
+    return not place or _plain(place) not in {_plain(host) for host in hosts}
 
 
-def _host(origin: str) -> str | None:
-    """Name and port of an origin, as in ``Host``; of an opaque one, None."""
+def _netloc(origin: str) -> str:
+    """Its host and port; of an opaque one, empty."""
     try:
-        return urlsplit(origin.strip()).netloc.lower() or None
+        return urlsplit(origin).netloc if "\n" not in origin else ""
     except ValueError:
-        return None
+        return ""
+
+
+def _plain(place: str) -> str:
+    """A host and port, without a port that a browser leaves out."""
+    place = place.strip().lower()
+    for port in _DEFAULT_PORTS:
+        place = place.removesuffix(port)
+    return place

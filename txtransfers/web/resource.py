@@ -38,6 +38,7 @@ _STATUSES: tuple[tuple[type[errors.TransfersError], int], ...] = (
     (errors.BadDicom, 400),
     (errors.BadCompression, 400),
     (errors.JobActionRefused, 400),
+    (errors.Forbidden, 403),
     (errors.UnknownJob, 404),
     (errors.UnknownResource, 404),
     (errors.BadState, 409),
@@ -265,6 +266,7 @@ def _answer_error(failure: Failure, request: StreamingRequest) -> None:
         incident = uuid4().hex[:12]
         details = f"A defect of txtransfers; its log has more under the incident {incident}"
         log.failure("Incident {incident}", failure, incident=incident)
+    request.facts["Error"] = details
     if isinstance(error, errors.TooBusy):
         headers["Retry-After"] = str(error.retry_after)
     body = json.dumps(error_json(error, status, request, details), indent="\t", ensure_ascii=False)

@@ -11,15 +11,19 @@ from typing import Any, Protocol
 from urllib.parse import parse_qs
 from weakref import WeakSet
 
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from ..errors import TransfersError
-from ..transfer.streams import read_at_most, widen
+from ..tls import reason_of
+from ..transfer.streams import lowest, read_at_most, widen
 from ..transfer.tcp import tune
 
 _DRAIN_LIMIT = 32 * 2**20
@@ -28,12 +32,19 @@ _DRAIN_LIMIT = 32 * 2**20
 _LINGER_S = 2.0
 """Seconds that a connection is read from, without use, after its last answer."""
 
+_LENGTH_DIGITS = 18
+"""Digits of a Content-Length; more bytes than these can tell there are not."""
+
+_TLS_HELLO = b"\x16\x03"
+
 _UNCLAIMED = 256 * 1024
 """Bytes that are kept before the handler takes the body."""
 
 _TOTAL_HEADERS = 32 * 1024
 """Bytes of a request's first line and headers, of which the line may be all; a URL names many
 instances."""
+
+log = Logger()
 
 
 class ClientGone(TransfersError):
@@ -157,18 +168,38 @@ class StreamingChannel(HTTPChannel):
     totalHeadersSize = _TOTAL_HEADERS
     MAX_LENGTH = _TOTAL_HEADERS
     _abandoned = False
+    _is_known = False
 
     def connectionMade(self) -> None:
         """Let the transport move more bytes at a time, as the link allows."""
         widen(self.transport)
-        if hasattr(self.transport, "socket"):
+        connection = getattr(lowest(self.transport), "socket", None)
+        if connection is not None:
             # What the listening socket has is not inherited where the route names another.
-            tune(self.transport.socket, self.site.congestion)
+            tune(connection, self.site.congestion)
         super().connectionMade()
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """A line that is too long gets an answer, not just a closed connection."""
         self._respondToBadRequestAndDisconnect()
+
+    def headerReceived(self, line: bytes) -> bool:
+        """Refuse what a proxy in front of us may read otherwise than we do: see RFC 9112."""
+        name, _colon, value = (part.strip(b" \t") for part in line.partition(b":"))
+        known = self.requests[-1].requestHeaders
+        match name.lower():
+            case b"content-length":
+                is_good = len(value) <= _LENGTH_DIGITS
+            case b"transfer-encoding":
+                is_good = value.lower() == b"chunked" and self._version != b"HTTP/1.0"
+            case b"host":
+                is_good = not known.hasHeader(b"host")
+            case _:
+                is_good = True
+        if not is_good:
+            self._respondToBadRequestAndDisconnect()
+            return False
+        return bool(super().headerReceived(line))
 
     def allHeadersReceived(self) -> None:
         """The headers are there: let the request begin."""
@@ -199,8 +230,25 @@ class StreamingChannel(HTTPChannel):
 
     def dataReceived(self, data: bytes) -> None:
         """Take bytes, unless nobody will ever want them."""
+        if not self._is_known:
+            self._is_known = True
+            if data.startswith(_TLS_HELLO):  # its line would never end
+                log.info("{peer} speaks TLS to a port that does not", peer=self.getPeer())
+                self._respondToBadRequestAndDisconnect()
+                return
         if not self._abandoned:
             super().dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """See :class:`HTTPChannel`; that TLS failed is for the log, it has many reasons."""
+        if reason.check(SSL.Error) is not None:
+            log.info(
+                "{peer}: TLS failed: {why}",
+                peer=getattr(self.transport.getPeer(), "host", "?"),
+                why=reason_of(reason.value),  # type: ignore[arg-type]
+            )
+        self.connected = 0  # TLS must not be asked to end twice
+        super().connectionLost(reason)
 
     def pause_reading(self) -> None:
         """Stop reading from the socket, and the clock that watches over it."""
@@ -224,8 +272,12 @@ class StreamingChannel(HTTPChannel):
         is not lost with a reset, and close.
         """
         self.end_after_answer()
-        lose_write = getattr(self.transport, "loseWriteConnection", self.transport.loseConnection)
-        lose_write()
+        if lowest(self.transport) is self.transport and hasattr(
+            self.transport, "loseWriteConnection"
+        ):
+            self.transport.loseWriteConnection()
+        else:  # TLS says that it ends, and reads on
+            self.transport.loseConnection()
         self.callLater(_LINGER_S, self.forceAbortClient)
 
     def forceAbortClient(self) -> None:
@@ -246,9 +298,13 @@ class StreamingRequest(Request):
     channel: StreamingChannel
     awaits_continue = False
     """Whether the client sends its body only if it is told to (``Expect: 100-continue``)."""
+    asker = ""
+    """Who asks; empty where nobody is asked for a name."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.facts: dict[str, Any] = {}
+        """What the audit log is to be told of it."""
         self.body = RequestBody(self.channel)
         self._finish_wanted = False
 

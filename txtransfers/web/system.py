@@ -1,5 +1,6 @@
 """What clients ask of the daemon itself: ``/system``, ``/plugins``, ``/peers``, the metrics."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,6 +33,7 @@ def plugin_json() -> Mapping[str, Any]:
     return _PLUGINS[PLUGIN]
 
 
+_SECRET = re.compile("pass|secret|token|key|auth|cred|pin|bearer|cookie", re.IGNORECASE)
 _ORTHANC_VERSION = "1.10.1"
 """The Orthanc whose REST API this daemon follows: clients read a version of Orthanc here."""
 _API_VERSION = 17
@@ -53,7 +55,7 @@ class System(ApiResource):
             "DatabaseServerIdentifier": self._archive.identifier if self._archive else "",
             "DicomAet": "",
             "HttpPort": settings.http_port,
-            "IsHttpServerSecure": False,
+            "IsHttpServerSecure": settings.ssl_enabled,
             "Name": settings.name,
             "OverwriteInstances": settings.overwrite_instances,
             "PluginsEnabled": True,
@@ -139,7 +141,8 @@ def peer_json(peer: PeerSettings) -> dict[str, Any]:
         value["Username"] = peer.username
     if peer.remote_self is not None:
         value["RemoteSelf"] = peer.remote_self
-    return value | dict(peer.extra)
+    # The user's own keys may hold secrets of theirs: those that are called so are not shown.
+    return value | {name: own for name, own in peer.extra.items() if not _SECRET.search(name)}
 
 
 class Metrics(ApiResource):
@@ -151,8 +154,10 @@ class Metrics(ApiResource):
         archive: IArchive | None,
         used_cache: Callable[[], int],
         wall_clock: Callable[[], float],
+        failed_logins: Callable[[], int] = lambda: 0,
     ) -> None:
         super().__init__()
+        self._failed_logins = failed_logins
         self._transactions = transactions
         self._archive = archive
         self._used_cache = used_cache
@@ -182,6 +187,7 @@ class Metrics(ApiResource):
             f"{prefix}cache_hit_count": 0,
             f"{prefix}cache_miss_count": 0,
             f"{prefix}available_push_count": self._transactions.available,
+            f"{prefix}failed_login_count": self._failed_logins(),
             f"{prefix}created_push_count": counters.created,
             f"{prefix}committed_push_count": counters.committed,
             f"{prefix}aborted_push_count": counters.aborted,

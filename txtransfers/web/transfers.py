@@ -25,6 +25,7 @@ from ..wire.codec import ACCEPTED_CODECS, OURS, Codec, parse_codec, parse_coding
 from ..wire.messages import TransferRequest
 from ..wire.plan import Chunk
 from .archive import describe_resource
+from .auditing import by_whom
 from .bandwidth import BandwidthNode, asked
 from .events import EventStream
 from .explorer import Explorer
@@ -179,7 +180,7 @@ class SubmitPull(TransfersResource):
         transfer = await self._threads.run(messages.parse_transfer, await read_body(request))
         await self._peers.refresh()
         self._peers.find(transfer.peer)
-        job = await self._jobs.submit(Direction.PULL, transfer)
+        job = await self._jobs.submit(Direction.PULL, transfer, by_whom(request))
         return {"ID": job.id, "Path": f"/jobs/{job.id}"}
 
 
@@ -209,7 +210,7 @@ class SubmitSend(TransfersResource):
         if peer.settings.remote_self is None:
             if transfer.description is None and self._archive is not None:
                 transfer = await described(transfer, self._archive)
-            job = await self._jobs.submit(Direction.PUSH, transfer)
+            job = await self._jobs.submit(Direction.PUSH, transfer, by_whom(request))
             return {"ID": job.id, "Path": f"/jobs/{job.id}"}
         remote = await ask_to_pull(peer, transfer, self._originator)
         answer = {
@@ -219,7 +220,7 @@ class SubmitSend(TransfersResource):
         }
         if not transfer.wants_job:
             return answer
-        job = await self._jobs.submit(Direction.REMOTE_PULL, transfer, remote)
+        job = await self._jobs.submit(Direction.REMOTE_PULL, transfer, by_whom(request), remote)
         return {"ID": job.id, "Path": f"/jobs/{job.id}", **answer}
 
 
@@ -319,6 +320,7 @@ class PushCommit(TransfersResource):
         """Verify and store all; the body counts for nothing, where it is not our extension."""
         after = pushes.parse_commit(await read_body(request))
         report = await self._transactions.commit(self._id, after or frozenset())
+        request.facts.update(Ids=report.ids, Instances=len(report.outcomes))
         return {} if after is None else {"ID": self._id, **committed_status(report).to_json()}
 
 

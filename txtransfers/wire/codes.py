@@ -14,6 +14,7 @@ _TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.BadParameter, 5, "Bad type for a parameter"),
     (errors.UnknownResource, 17, "Unknown resource"),
     (errors.UnknownJob, 17, "Unknown resource"),
+    (errors.Forbidden, 45, "Access to a resource is forbidden"),
     (errors.WrongLength, 9, "Error in the network protocol"),
     (errors.CorruptedInstances, 20, "Corrupted file (e.g. inconsistent MD5 hash)"),
     (errors.JobActionRefused, 6, "Bad sequence of calls"),
