@@ -161,7 +161,8 @@ class Concurrency:
     def _fits(self, rate: float, round_trip: float) -> bool:
         """On a link that is full, have no more than share it well; tells whether that is news."""
         fits = max(_LEAST_FULL, int(rate * round_trip / _PART))
-        if fits >= self.limit:
+        grows = rate > self._previous * _GROWS  # it is not known yet what the link carries
+        if grows or fits >= self.limit:
             return False
         self._start = min(self._start, fits)
         self._move(fits, Phase.HOLD)

@@ -42,6 +42,9 @@ _SHARES = 16
 _FILLS = 2.0
 """Times what its part of the link holds, from which on a bucket that is fetched takes a place."""
 
+_LASTS = 3.0
+"""Round trips; the goodput is known late, and is taken for less than it is at first."""
+
 _GOODPUT_S = 1.0
 """The goodput that is shown is the average over about so long."""
 
@@ -181,10 +184,11 @@ class Link:
     def may_leave(self) -> bool:
         """Whether a bucket that the kernel has taken whole gives its place to another.
 
-        Not where what the kernel holds back of it lasts for a round trip: its connection will not
+        Not where what the kernel holds back of it lasts for round trips: its connection will not
         be idle before the answer is there.
         """
-        return self.may_begin_next(0) and self.seconds(tcp.UNSENT) < (self.round_trip or 0.0)
+        lasts = _LASTS * (self.round_trip or 0.0)
+        return self.may_begin_next(0) and self.seconds(tcp.UNSENT) < lasts
 
     def seconds(self, size: float) -> float:
         """How long one connection, of as many as are to be busy, takes for so many bytes."""
