@@ -109,6 +109,14 @@ class SampleTests(SynchronousTestCase):
         self.assertLessEqual(decide.limit, START)
         self.assertIsNot(decide.phase, Phase.SEEK)
 
+    def test_a_thin_link_is_shared_by_few(self) -> None:
+        decide = Concurrency(64)
+        for _ in range(40):
+            decide.sample(0.05, 0.6e6 * 0.05, 0.05, full=True, queued=True)
+        self.assertEqual(decide.limit, 2)
+        run(Simulated(200 * MBIT, 0.1, 0.01), decide, 20)
+        self.assertGreater(decide.limit, 2, "it has become another")
+
     def test_what_was_found_is_kept_over_a_break(self) -> None:
         decide = Concurrency(64)
         run(Simulated(200 * MBIT, 0.1, 0.01), decide, 20)

@@ -161,11 +161,13 @@ class ConnectionTests(ConnectionCase):
 
     def test_an_early_answer_ends_it(self) -> None:
         """It is given; the rest of the request is not sent."""
-        body = SlowBody()
-        answer = self.ask(put(body))
-        self.receive(b"HTTP/1.1 507 Full\r\nContent-Length: 0\r\n\r\n")
-        self.assertEqual(self.successResultOf(answer), b"")
-        self.assertEqual((body.is_stopped, self.transport.is_cut, self.idle), (True, True, 0))
+        for said in (b"", b"full"):
+            self.setUp()
+            body = SlowBody()
+            answer = self.ask(put(body))
+            self.receive(b"HTTP/1.1 507 Full\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said))
+            self.assertEqual(self.successResultOf(answer), said)
+            self.assertEqual((body.is_stopped, self.transport.is_cut, self.idle), (True, True, 0))
 
     def test_a_broken_connection(self) -> None:
         answers = [self.ask(get()) for _ in range(2)]

@@ -121,6 +121,29 @@ class LinkTests(SynchronousTestCase):
         self.assertTrue(link.may_begin_next(25_000))
         self.assertFalse(link.may_begin_next(25_001))
 
+    def test_who_leaves_its_place_early(self) -> None:
+        link = Link(self.clock, 8, 64)
+        link.goodput, link.round_trip = 25e6, 0.1
+        self.assertTrue(link.may_leave())
+        link.goodput = 0.6e6  # the kernel holds back seconds of it
+        self.assertFalse(link.may_leave())
+
+    def test_small_ones_that_are_fetched_take_a_part_of_a_place(self) -> None:
+        link = Link(self.clock, None, 64)
+        whole = link.place(None)
+        self.assertEqual(link.place(1000), whole, "nothing is known")
+        link.goodput, link.round_trip = 25e6, 0.1
+        self.assertEqual((link.place(None), link.place(2**20)), (whole, whole))
+        self.assertLess(link.place(2**17), whole / 4)
+        self.assertGreaterEqual(link.place(1), 1)
+        link.goodput = 0.6e6
+        self.assertEqual(link.place(2**17), whole, "one fills its part of a thin link")
+        link.goodput, link.round_trip = 25e6, 0.001
+        self.assertEqual(link.place(1), whole, "near")
+        fixed = Link(self.clock, 4, 64)
+        fixed.goodput, fixed.round_trip = 25e6, 0.1
+        self.assertEqual(fixed.place(1), whole, "Threads is kept to")
+
     def test_sizes_follow(self) -> None:
         link = Link(self.clock, None, 64)
         self.assertEqual(link.cut(1000).target, 1000)

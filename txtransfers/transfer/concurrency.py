@@ -42,6 +42,10 @@ _PROBE_EPOCHS = 4
 _QUEUED = 0.2
 """Of the time, from which on a queue tells that the link is full."""
 _AFTER_ERROR_EPOCHS = 25
+_LEAST_FULL = 2
+_PART = 12 * 1024
+"""Bytes of a full link that each bucket in flight should have at least: eight packets. With fewer
+a loss is found out by waiting only, and the waits double."""
 
 
 class Phase(Enum):
@@ -127,6 +131,8 @@ class Concurrency:
             return
         epoch, self._epoch = self._epoch, _Average()
         self._is_hurt = False
+        if epoch.is_queued and self._fits(epoch.rate, round_trip):
+            return
         if self.phase is Phase.SEEK:
             self._seek(epoch)
         else:
@@ -151,6 +157,17 @@ class Concurrency:
             self._skip = _SETTLES_EPOCHS
         if self.phase in (Phase.UP, Phase.DOWN):
             self._move(self._before, Phase.HOLD)
+
+    def _fits(self, rate: float, round_trip: float) -> bool:
+        """On a link that is full, have no more than share it well; tells whether that is news."""
+        fits = max(_LEAST_FULL, int(rate * round_trip / _PART))
+        grows = rate > self._previous * _GROWS  # it is not known yet what the link carries
+        if grows or fits >= self.limit:
+            return False
+        self._start = min(self._start, fits)
+        self._move(fits, Phase.HOLD)
+        self._settled = self._previous = rate
+        return True
 
     # Looking for it
 

@@ -197,8 +197,9 @@ class Connection(Protocol):
         else:
             self._end(Failure(ConnectionDone("the answer before was the last")))
             _stop_writing(exchange)
-        exchange.parser.connectionLost(Failure(ConnectionDone("the answer has ended")))
         exchange.is_written = True  # nobody wants the rest of a request that is answered
+        exchange.give()
+        exchange.parser.connectionLost(Failure(ConnectionDone("the answer has ended")))
 
     def _goes_on(self, answered: _Exchange) -> bool:
         said = answered.parser.connHeaders.getRawHeaders(b"Connection", ())

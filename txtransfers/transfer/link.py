@@ -37,7 +37,13 @@ _REQUESTS = 3
 """Requests of the usual size under way for each bucket whose bytes are on their way."""
 
 _SHARES = 16
-"""Parts of a bucket of the usual size: many small ones fill a link as one large does."""
+"""Parts of a place, or of a request: many small buckets fill a link as one large does."""
+
+_FILLS = 2.0
+"""Times what its part of the link holds, from which on a bucket that is fetched takes a place."""
+
+_LASTS = 3.0
+"""Round trips; the goodput is known late, and is taken for less than it is at first."""
 
 _GOODPUT_S = 1.0
 """The goodput that is shown is the average over about so long."""
@@ -143,13 +149,23 @@ class Link:
         return choose_cut(wanted, limit, self.goodput, self.round_trip, self.is_near)
 
     def share(self, size: int, usual: int) -> int:
-        """What a bucket takes of :attr:`slots` and :attr:`requests`.
+        """What a bucket takes of :attr:`requests`.
 
         :param usual: bytes of the first buckets of its transfer.
         """
-        if self._concurrency is None or self.is_near:
-            return _SHARES
         return min(_SHARES, max(1, _SHARES * size // usual))
+
+    def place(self, size: int | None) -> int:
+        """What a bucket takes of :attr:`slots`.
+
+        :param size: bytes, of one that is fetched: a place is not free before they begin to come,
+            so that small ones leave gaps. None: the place is free when they are on their way.
+        """
+        is_free = self._concurrency is not None and not self.is_near
+        if size is None or not is_free or self.goodput is None or self.round_trip is None:
+            return _SHARES
+        fills = _FILLS * self.goodput * self.round_trip / self.limit
+        return max(1, min(_SHARES, int(_SHARES * size / fills))) if fills else _SHARES
 
     def estimate(self) -> LinkEstimate:
         """What is known of it."""
@@ -164,6 +180,15 @@ class Link:
         if self.goodput is None or self.round_trip is None or self.is_near:
             return False
         return left <= self.goodput * self.round_trip / self.limit
+
+    def may_leave(self) -> bool:
+        """Whether a bucket that the kernel has taken whole gives its place to another.
+
+        Not where what the kernel holds back of it lasts for round trips: its connection will not
+        be idle before the answer is there.
+        """
+        lasts = _LASTS * (self.round_trip or 0.0)
+        return self.may_begin_next(0) and self.seconds(tcp.UNSENT) < lasts
 
     def seconds(self, size: float) -> float:
         """How long one connection, of as many as are to be busy, takes for so many bytes."""

@@ -80,7 +80,13 @@ class Parts:
 
     @asynccontextmanager
     async def in_flight(
-        self, link: Link, memo: "Memo", request: TransferRequest, size: int, usual: int
+        self,
+        link: Link,
+        memo: "Memo",
+        request: TransferRequest,
+        size: int,
+        usual: int,
+        is_fetched: bool = False,
     ) -> AsyncIterator[Callable[[], None]]:
         """Hold what a bucket takes of its link, and of the memory.
 
@@ -93,10 +99,10 @@ class Parts:
         priority, owner = memo.priority, memo.id
         # What is compressed may be in memory as a whole.
         memory = STREAMED + (0 if request.compression is Compression.NONE else size)
-        share = link.share(size, usual)
+        place = link.place(size if is_fetched else None)
         async with (
-            link.requests.slot(priority, share, owner),
-            link.slots.slot(priority, share, owner) as is_free,
+            link.requests.slot(priority, link.share(size, usual), owner),
+            link.slots.slot(priority, place, owner) as is_free,
             self.memory.slot(priority, memory, owner),
         ):
             yield is_free

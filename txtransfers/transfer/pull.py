@@ -231,7 +231,7 @@ class Pull:
                 raise
 
         async with parts.in_flight(
-            link, self._memo, self._request, bucket_size(bucket), self._cut.target
+            link, self._memo, self._request, bucket_size(bucket), self._cut.target, True
         ) as is_free:
             try:
                 await self._tail.travel(bucket_size(bucket), lambda: parts.retrying(progress, get))

@@ -350,7 +350,7 @@ class Push:
             progress.network_size += size
             if transaction.in_flight[number] >= bodies.length:
                 self._sent(number)
-                if link.may_begin_next(0):
+                if link.may_leave():
                     is_free()
 
         def on_again() -> None:

@@ -21,7 +21,7 @@ _MICROSECOND = 1e-6
 NEAR_S = 0.005
 """A shorter round trip costs nothing: the other end is in the same house."""
 
-_UNSENT = 128 * 1024
+UNSENT = 128 * 1024
 """Bytes beyond what travels that the kernel takes for a long link: what it has cannot be recalled,
 counts as sent, and stands before what is more urgent. Near, the reactor would refill too late."""
 
@@ -56,7 +56,7 @@ def tune(connection: Any, congestion: str | None) -> None:
     told = read(connection)
     if told is not None and told.round_trip >= NEAR_S:
         with suppress(OSError):
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
 
 
 def read(connection: Any) -> TcpInfo | None:

@@ -16,6 +16,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from ... import __version__
+from ..origins import HEADERS
 from ..resource import ApiResource, NotFound, NotFoundParent, Reply
 from ..server import StreamingRequest
 
@@ -40,12 +41,10 @@ _POLICY = {
     "trusted-types": "'none'",
 }
 _HEADERS = {
+    **HEADERS,
     "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in _POLICY.items()),
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",
     "Vary": "Accept-Encoding",
 }
 _ALWAYS_ASK = "no-cache"
