@@ -162,7 +162,7 @@ class Concurrency:
         """On a link that is full, have no more than share it well; tells whether that is news."""
         fits = max(_LEAST_FULL, int(rate * round_trip / _PART))
         grows = rate > self._previous * _GROWS  # it is not known yet what the link carries
-        if grows or fits >= self.limit:
+        if grows or 2 * fits > self.limit:  # a fetcher sees a queue where packets are lost, too
             return False
         self._start = min(self._start, fits)
         self._move(fits, Phase.HOLD)
