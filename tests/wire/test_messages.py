@@ -245,8 +245,9 @@ class CodecTests(SynchronousTestCase):
             self.assertEqual(pushes.parse_commit(pushes.commit_json(after)), after)
         for stock in (b"", b"{}", b"whatever", b"[]"):
             self.assertIsNone(pushes.parse_commit(stock))
-        with self.assertRaises(BadMessage):
-            pushes.parse_commit(b'{"TxTransfers": {"After": [[4, 3]]}}')
+        for bad in (b"[[4, 3]]", b"[[0, 1000000]]", b"[[0, 4000], [5000, 5999]]"):
+            with self.assertRaises(BadMessage):
+                pushes.parse_commit(b'{"TxTransfers": {"After": %b}}' % bad)
 
     def test_a_push(self) -> None:
         key = "01234567-89ab-cdef-0123-456789abcdef"

@@ -78,10 +78,9 @@ class Link:
         """
         self.cap = threads or cap
         self._concurrency = Concurrency(cap, start) if threads is None else None
-        self._limit = threads or start
         self.slots = Slots(0)
         self.requests = Slots(0)
-        self._resize(self._limit if self._concurrency is None else self._concurrency.limit)
+        self._resize(threads or start if self._concurrency is None else self._concurrency.limit)
         self.round_trip: float | None = None
         self.goodput: float | None = None
         self._clock = clock

@@ -52,6 +52,9 @@ _CONTENT_TYPES = {
     Codec.GZIP: "application/gzip",
     Codec.ZSTD: "application/octet-stream",
 }
+_LONGEST_COMMIT = 128 * 1024
+"""Bytes of the body of a commit: small enough to be read at once."""
+
 STATUS_WAIT_S = 2.0
 """Seconds after which the status of a push is told even if it is about to change."""
 
@@ -318,7 +321,7 @@ class PushCommit(TransfersResource):
 
     async def post(self, request: StreamingRequest) -> Any:
         """Verify and store all; the body counts for nothing, where it is not our extension."""
-        after = pushes.parse_commit(await read_body(request))
+        after = pushes.parse_commit(await read_body(request, _LONGEST_COMMIT))
         report = await self._transactions.commit(self._id, after or frozenset())
         request.facts.update(Ids=report.ids, Instances=len(report.outcomes))
         return {} if after is None else {"ID": self._id, **committed_status(report).to_json()}

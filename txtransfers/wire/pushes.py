@@ -29,6 +29,8 @@ MAX_CHUNKS_PER_BUCKET = 100_000
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.ASCII)
 _LONGEST_ERROR = 1000
 _MOST_BUCKETS = 2**20
+_MOST_AWAITED = 4096
+"""More buckets than anybody has on their way at once."""
 
 
 @attrs.frozen
@@ -262,7 +264,11 @@ def parse_commit(body: bytes) -> frozenset[int] | None:
     except BadMessage:
         return None
     known = raw.TxTransfers
-    return from_ranges(known.After, _MOST_BUCKETS, "After") if known else None
+    if isinstance(known, msgspec.UnsetType):
+        return None
+    if sum(pair[-1] - pair[0] + 1 for pair in known.After if pair) > _MOST_AWAITED:
+        raise BadMessage(f"After names more than {_MOST_AWAITED} buckets")
+    return from_ranges(known.After, _MOST_BUCKETS, "After")
 
 
 def push_json(
