@@ -12,8 +12,7 @@ demo: $(INSTALLED)
 	$(BIN)/python -m demo
 
 test: $(INSTALLED)
-	@mkdir -p .cache
-	$(BIN)/python -m twisted.trial --temp-directory=.cache/trial tests
+	$(BIN)/python -m tests
 
 bench: $(INSTALLED)
 	$(BIN)/python bench/loopback.py

@@ -46,7 +46,7 @@ def instance(data: bytes, id_: str = ZERO, md5: str | None = None) -> Instance:
     return Instance(id_, len(data), md5 or hashlib.md5(data).hexdigest())
 
 
-class _Suite:
+class Suite:
     """Subclasses make the store."""
 
     store: Any
@@ -614,7 +614,7 @@ class _Suite:
             self.assertEqual(CommitReport.from_text(report.to_text()).outcomes, (outcome,))
 
 
-class MemoryStoreTests(_Suite, SynchronousTestCase):
+class MemoryStoreTests(Suite, SynchronousTestCase):
     def setUp(self) -> None:
         self.store = MemoryStore()
 
@@ -622,7 +622,7 @@ class MemoryStoreTests(_Suite, SynchronousTestCase):
         del self.store.files[id_], self.store.headers[id_]
 
 
-class EmbeddedStoreTests(_Suite, SynchronousTestCase):
+class EmbeddedStoreTests(Suite, SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = os.path.abspath(self.mktemp())
         self.store = EmbeddedStore(self.folder, self.make_threads())
@@ -658,7 +658,7 @@ class EmbeddedStoreTests(_Suite, SynchronousTestCase):
         self.assertEqual(self.folders(), [])
 
 
-class OrthancStoreTests(_Suite, SynchronousTestCase):
+class OrthancStoreTests(Suite, SynchronousTestCase):
     """In front of an Orthanc that is a fake; the real one is in ``tests/functional``."""
 
     def setUp(self) -> None:

@@ -16,6 +16,8 @@ COUNT = 150
 LATE = 20
 """When so many are in, it is in the middle."""
 
+MB = 2**20
+
 FILTER = """
 function ReceivedInstanceFilter(dicom, origin, info)
   return dicom.InstanceNumber ~= '%d'
@@ -99,6 +101,24 @@ class GatewayFaultTests(GatewayTestCase):
         said = self.failure(b, "pull", self.resources_of(a), "A")
         self.assert_says(said, "was not imported", "filter", orthanc.url, "was taken back")
         self.assert_content(orthanc, self.known)
+
+    def test_the_disk_of_orthanc_is_full_in_the_middle(self) -> None:
+        need(self, "mount")
+        disk = self.folder / "orthanc-B"
+        disk.mkdir()
+        size = sum(map(len, self.new)) * 2 // 3 // MB
+        options = ["mount", "-t", "tmpfs", "-o"]
+        subprocess.run([*options, f"size={size}m", "tmpfs", disk], check=True)
+        self.addCleanup(subprocess.run, ["umount", "-l", disk], check=True)
+        a, orthanc, b = self.sender_and_receiver()
+        said = self.failure(b, "pull", self.resources_of(a), "A")
+        self.assert_says(said, "disk", "full", orthanc.url, "taken back")
+        # An Orthanc without any room can mostly not even delete.
+        subprocess.run([*options, "remount,size=64m", "tmpfs", disk], check=True)
+        wait_until(lambda: not self.left_in("B"), "all is taken back")
+        self.assert_content(orthanc, self.known)
+        self.transfer(b, "pull", self.resources_of(a), "A")
+        self.assert_content(orthanc, self.expected(a))
 
     def test_the_same_where_it_replaces(self) -> None:
         script = self.folder / "filter.lua"

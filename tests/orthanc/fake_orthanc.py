@@ -119,7 +119,7 @@ class FakeOrthanc:
 
     def _answer(
         self, method: str, path: str, headers: Headers, body: bytes
-    ) -> "Deferred[_Response]":
+    ) -> "Deferred[Response]":
         self.asked.append((method, path))
         self.headers.append(headers)
         given = self.trouble(method, path)
@@ -130,9 +130,9 @@ class FakeOrthanc:
                 return succeed(done)
         if isinstance(given, Exception):
             return fail(given)
-        return succeed(_Response(*given))
+        return succeed(Response(*given))
 
-    def _do(self, method: str, path: str, headers: Headers, body: bytes) -> "_Response":
+    def _do(self, method: str, path: str, headers: Headers, body: bytes) -> "Response":
         match (method, *path.strip("/").split("/")):
             case ("GET", "system"):
                 more = {"StorageCompression": True} if self.is_compressed else {}
@@ -146,9 +146,9 @@ class FakeOrthanc:
                 return self._parent(route, id_)
             case (_, "instances", id_, *rest) if id_ in self.stored:
                 return self._of_instance(method, id_, rest, headers)
-        return _Response(404, b"")
+        return Response(404, b"")
 
-    def _of_instance(self, method: str, id_: str, rest: list[str], headers: Headers) -> "_Response":
+    def _of_instance(self, method: str, id_: str, rest: list[str], headers: Headers) -> "Response":
         stored = self.stored[id_]
         match (method, *rest):
             case ("GET",):
@@ -157,36 +157,36 @@ class FakeOrthanc:
                 del self.stored[id_]
                 return _json({"RemainingAncestor": None})
             case ("GET", "file"):
-                return _Response(200, stored.data)
+                return Response(200, stored.data)
             case ("GET", "attachments", "dicom", "md5") if self.has_md5s:
-                return _Response(200, md5(stored.data).encode())
+                return Response(200, md5(stored.data).encode())
             case ("GET", "attachments", "dicom", "data"):
                 return self._data(stored, (headers.getRawHeaders("Range") or [""])[0])
-        return _Response(404, b"")
+        return Response(404, b"")
 
-    def _data(self, stored: Stored, wanted: str) -> "_Response":
+    def _data(self, stored: Stored, wanted: str) -> "Response":
         tag = {"ETag": f'"0-{md5(stored.data)}"'}
         if not self.has_ranges or not wanted:
-            return _Response(200, stored.data, tag)
+            return Response(200, stored.data, tag)
         first, _dash, last = wanted.removeprefix("bytes=").partition("-")
         part = stored.data[int(first) : int(last) + 1]
         said = f"bytes {first}-{last}/{len(stored.data)}"
-        return _Response(206, part, tag | {"Content-Range": said})
+        return Response(206, part, tag | {"Content-Range": said})
 
     def _instance(self, id_: str) -> dict[str, Any]:
         stored = self.stored[id_]
         return {"ID": id_, "FileSize": len(stored.data), "FileUuid": stored.uuid}
 
-    def _parent(self, route: str, id_: str) -> "_Response":
+    def _parent(self, route: str, id_: str) -> "Response":
         name = {"patients": "patient", "studies": "study", "series": "series"}[route]
         below = [s for s in self.stored.values() if getattr(s.header.ids, name) == id_]
         if not below:
-            return _Response(404, b"")
+            return Response(404, b"")
         child, attribute = _CHILDREN.get(route, ("Instances", "instance"))
         children = sorted({getattr(stored.header.ids, attribute) for stored in below})
         return _json({"ID": id_, child: children})
 
-    def _store(self, sent: bytes) -> "_Response":
+    def _store(self, sent: bytes) -> "Response":
         data = self.changes(sent)
         try:
             header = read_header(BytesIO(data), len(data))
@@ -214,7 +214,7 @@ class _Body:
         self.data += data
 
 
-class _Response:
+class Response:
     """See ``IResponse``."""
 
     version = (b"HTTP", 1, 1)
@@ -259,13 +259,13 @@ def md5(data: bytes) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
-def _json(value: Any) -> _Response:
-    return _Response(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+def _json(value: Any) -> Response:
+    return Response(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
 
-def _refusal(status: int, code: int, message: str) -> _Response:
+def _refusal(status: int, code: int, message: str) -> Response:
     said = {"HttpStatus": status, "OrthancStatus": code, "OrthancError": message}
-    return _Response(status, json.dumps(said | {"Message": message}).encode())
+    return Response(status, json.dumps(said | {"Message": message}).encode())
 
 
 def refusal(status: int, code: int, message: str) -> tuple[int, bytes]:

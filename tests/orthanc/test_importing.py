@@ -65,6 +65,11 @@ class ImportTests(StoreTestCase):
                 (self.filter_last, errors.StorageFailure, "filter of Orthanc"),
                 (self.answer_last(refusal(500, 19, "Full storage")), errors.StorageFull, "disk"),
                 (self.answer_last((507, b"")), errors.StorageFull, "disk"),
+                (
+                    self.answer_last(refusal(500, 14, "Cannot write to file")),
+                    errors.StorageFull,
+                    "disk",
+                ),
                 (self.answer_last(refusal(500, 10, "Oops")), errors.StorageFailure, "Oops"),
                 (self.answer_last(refusal(400, 15, "Bad")), errors.BadDicom, "Bad"),
                 (self.answer_last((503, b"")), errors.StoreUnavailable, "try again later"),

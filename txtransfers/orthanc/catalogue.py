@@ -5,7 +5,7 @@ remembered with the UUID of the file it is of: one that is replaced has another.
 """
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -132,15 +132,19 @@ class Catalogue:
             except UnknownResource:  # before Orthanc 1.9.4
                 self._has_bulk = False
             else:
-                self._take(told, found)
-                return
+                if not self._take(told, ids, found):
+                    return
+                # An identifier is that of a patient, too: Orthanc told of what is below.
+                ids = [id_ for id_ in ids if id_ not in found]
         await run_all((partial(self._describe_one, id_, found) for id_ in ids), _AT_ONCE)
 
     async def _describe_one(self, id_: str, found: dict[str, Known]) -> None:
         with suppress(UnknownResource):
-            self._take([await self._rest.get_json(f"/instances/{id_}")], found)
+            self._take([await self._rest.get_json(f"/instances/{id_}")], [id_], found)
 
-    def _take(self, told: Any, found: dict[str, Known]) -> None:
+    def _take(self, told: Any, ids: Collection[str], found: dict[str, Known]) -> bool:
+        """Take what is told of ``ids``; tells whether there was more."""
+        asked, more = set(ids), False
         if not isinstance(told, list):
             raise self._nonsense("/tools/bulk-content", "no list")
         for each in told:
@@ -150,8 +154,12 @@ class Catalogue:
                 raise self._nonsense("/tools/bulk-content", "no instance") from None
             if not _is_id(id_) or not isinstance(size, int) or not isinstance(uuid, str):
                 raise self._nonsense("/tools/bulk-content", "no instance")
+            if id_ not in asked:
+                more = True
+                continue
             known_uuid, md5 = self._md5s.get(id_, ("", ""))
             found[id_] = Known(id_, uuid, size, md5 if known_uuid == uuid and uuid else "")
+        return more
 
     async def _learn(self, known: Known, found: dict[str, Known]) -> None:
         md5 = await self._ask_md5(known) if self._has_md5s else None

@@ -48,10 +48,13 @@ _SLOWEST_STORING = 10 * 2**20
 """Bytes in a second: Orthanc takes a file whole before it stores it, and is silent meanwhile."""
 
 _BUSY = frozenset({408, 429, 502, 503, 504})
+_CANNOT_WRITE = 14
 _FULL_STORAGE = 19
+_DATABASE = range(1000, 1100)
 _BAD_FILE = 15
 _LOCKED = 24
-"""Orthanc's codes: FullStorage, BadFileFormat, DatabaseUnavailable."""
+"""Orthanc's codes: CannotWriteFile (of a full disk, too), FullStorage, SQLite's,
+BadFileFormat, DatabaseUnavailable."""
 
 Make = Callable[[Stall], IBodyProducer]
 
@@ -237,12 +240,16 @@ class OrthancRest:
             raise StorageFailure(
                 f"{text}: check Username and Password under Store, and what that user may do"
             )
-        if answer.status == 507 or code == _FULL_STORAGE:
-            raise StorageFull(f"{text}{said}: its disk, or its MaximumStorageSize, is exhausted")
+        if answer.status == 507 or code in (_FULL_STORAGE, _CANNOT_WRITE):
+            raise StorageFull(
+                f"{text}{said}: its disk is full, or its MaximumStorageSize is reached"
+            )
         if answer.status in _BUSY or code == _LOCKED:
             raise StoreUnavailable(f"{text}{said}: it is busy, or being restarted; try again later")
         if code == _BAD_FILE:
             raise BadDicom(f"{text}{said}")
+        if isinstance(code, int) and code in _DATABASE:
+            raise StorageFailure(f"{text}{said}: its database fails, as on a full disk")
         raise StorageFailure(f"{text}{said}: its log may tell more")
 
     def _explain(self, error: Exception, method: str, path: str) -> NoReturn:
