@@ -4,7 +4,9 @@ The reactor never waits: whoever has blocking work hands a plain function to :cl
 Tests hand over :class:`SynchronousThreads`, which runs the function at once.
 """
 
+import ctypes
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList, execute
@@ -15,6 +17,12 @@ from zope.interface import Interface, implementer
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+_M_ARENA_MAX = -8
+_ARENAS = 2
+"""Of the C library, for all threads together. Left alone it makes one for each thread, and each
+keeps the large buffers that were freed in it."""
 
 
 class IThreads(Interface):
@@ -37,6 +45,8 @@ class Threads:
 
     def start(self) -> None:
         """Accept work."""
+        with suppress(AttributeError):  # musl has no arenas
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
         self._pool.start()
 
     def stop(self) -> None:
