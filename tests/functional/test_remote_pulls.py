@@ -7,14 +7,14 @@ from demo import dataset
 from demo.daemon import Daemon
 from tests.functional.live import LiveTestCase, study_of, wait_until
 
-SLOW = {"Transfers": {"Bandwidth": "16M", "BucketSize": 256}}
-"""4 MB take two seconds."""
+QUICK, SLOW = "16M", "4M"
+"""Bits in a second: 4 MB take two seconds, or eight."""
 
 
 class RemotePullTests(LiveTestCase):
-    def begin(self) -> tuple[Daemon, Daemon, str, str]:
+    def begin(self, rate: str = QUICK) -> tuple[Daemon, Daemon, str, str]:
         """A pull of 4 MB, which is under way; both daemons, the job here and that of the peer."""
-        a, b = self.pair(b=SLOW)
+        a, b = self.pair(b={"Transfers": {"Bandwidth": rate, "BucketSize": 256}})
         self.uploaded = self.upload(a, [dataset.multiframe(self.folder / "4.dcm", 4, 1)])
         study = study_of(next(iter(self.uploaded.values())))
         wanted = {"Resources": study, "Compression": "none", "Peer": "B-pulls"}
@@ -36,14 +36,14 @@ class RemotePullTests(LiveTestCase):
         self.assert_holds(b, self.uploaded)
 
     def test_cancelled_here_it_is_cancelled_there(self) -> None:
-        a, b, here, there = self.begin()
+        a, b, here, there = self.begin(SLOW)
         a.client.request("POST", f"/jobs/{here}/cancel", b"")
         for daemon, job in ((a, here), (b, there)):
             self.assertEqual(37, self.wait_for(daemon, job, "Failure")["ErrorCode"])
         self.assert_empty(b)
 
     def test_the_peer_is_killed_and_comes_back(self) -> None:
-        a, b, here, _there = self.begin()
+        a, b, here, _there = self.begin(SLOW)
         self.end(b, signal.SIGKILL)
 
         def has_noticed() -> bool:
@@ -56,7 +56,7 @@ class RemotePullTests(LiveTestCase):
         self.assert_holds(b, self.uploaded)
 
     def test_we_are_killed_and_come_back(self) -> None:
-        a, b, here, _there = self.begin()
+        a, b, here, _there = self.begin(SLOW)
         self.end(a, signal.SIGKILL)
         a = self.again(a)
         job = self.wait_for(a, here, "Success")

@@ -82,14 +82,17 @@ class RememberedTests(SynchronousTestCase):
     def test_a_transaction_keeps_its_plan(self) -> None:
         wanted = instances(*[300] * 9)
         first = Transaction({})
-        first.begin(wanted, frozenset(), Cut(1000, 3, 400))
+        first.instances = wanted
+        first.begin(frozenset(), Cut(1000, 3, 400))
         again = Transaction(json.loads(json.dumps(first.state())))
-        again.make_plan(wanted)
+        again.instances = wanted
+        again.make_plan()
         self.assertEqual((again.plan, again.key), (first.plan, first.key))
 
     def test_one_of_an_earlier_version_too(self) -> None:
         """It had one size for all its buckets."""
         wanted = instances(*[300] * 9)
         again = Transaction({"path": "/transfers/push/x", "bucket_size": 1000})
-        again.make_plan(wanted)
+        again.instances = wanted
+        again.make_plan()
         self.assertEqual(again.plan, plan_buckets(wanted, Cut(1000)))

@@ -1,6 +1,6 @@
 """The transaction of a push at the peer, as the sender knows it, and as its job remembers it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -17,6 +17,7 @@ _ANY = 2**31
 class Transaction:
     """See the module. Without :attr:`path`, none is open.
 
+    :ivar instances: of the whole transfer.
     :ivar key: what the sender calls it, where the peer knows the extension.
     :ivar extended: whether the peer does.
     :ivar cut: how large its buckets are.
@@ -33,6 +34,7 @@ class Transaction:
 
     def __init__(self, state: Mapping[str, Any]) -> None:
         """:param state: what :meth:`state` gave; may be empty."""
+        self.instances: tuple[Instance, ...] = ()
         self.path: str = state.get("path", "")
         self.key: str = state.get("key", "")
         self.extended: bool = state.get("extended", False)
@@ -68,7 +70,7 @@ class Transaction:
             "cut": attrs.astuple(self.cut),
         }
 
-    def begin(self, instances: Sequence[Instance], skipped: frozenset[int], cut: Cut) -> None:
+    def begin(self, skipped: frozenset[int], cut: Cut) -> None:
         """A new one, that is not open yet. Takes long for many instances.
 
         An opening whose answer did not come is made again as it was: it may be open after all.
@@ -79,11 +81,11 @@ class Transaction:
             self.key = str(uuid4())
             self.skipped = skipped
             self.cut = cut
-        self.make_plan(instances)
+        self.make_plan()
 
-    def make_plan(self, instances: Sequence[Instance]) -> None:
-        """Declare ``instances`` in buckets, as in the life before. Takes long for many."""
-        self.declared = tuple(i for n, i in enumerate(instances) if n not in self.skipped)
+    def make_plan(self) -> None:
+        """Declare the instances in buckets, as in the life before. Takes long for many."""
+        self.declared = tuple(i for n, i in enumerate(self.instances) if n not in self.skipped)
         self.plan = plan_buckets(self.declared, self.cut)
         self.hold(self.held)
 
@@ -120,7 +122,7 @@ class Transaction:
             arguments.append(f"codec={codec.value}")
         return f"{self.path}/{number}{'?' if arguments else ''}{'&'.join(arguments)}"
 
-    def not_sent(self, instances: Sequence[Instance]) -> list[Instance]:
-        """Those of all ``instances`` that need not be sent."""
+    def not_sent(self) -> list[Instance]:
+        """Those of the instances that need not be sent."""
         held = {self.declared[n].id for n in self.held}
-        return [i for n, i in enumerate(instances) if n in self.skipped or i.id in held]
+        return [i for n, i in enumerate(self.instances) if n in self.skipped or i.id in held]
