@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.transfer.links import Simulated, run
-from txtransfers.transfer.concurrency import START, Concurrency, Phase
+from txtransfers.transfer.concurrency import START, START_LOSS_BASED, Concurrency, Phase
 
 MBIT = 1e6 / 8
 
@@ -44,6 +44,14 @@ class SimulatedTests(SynchronousTestCase):
     def test_found_within_seconds(self) -> None:
         _goodput, limits = run(Simulated(200 * MBIT, 0.1, 0.01), Concurrency(64), 5)
         self.assertEqual(limits[-1], 64)
+
+    def test_windows_that_a_start_opened_wide_shrink(self) -> None:
+        """A few fill the link at first; loss by loss they carry less, and more are needed."""
+        for seed in range(1, 9):
+            link = Simulated(200 * MBIT, 0.1, 0.001, seed=seed)
+            goodput, limits = run(link, Concurrency(64, START_LOSS_BASED), 40)
+            self.assertGreater(goodput, 0.85 * link.rate, seed)
+            self.assertGreater(settled(limits), START_LOSS_BASED)
 
     def test_windows_that_do_not_mind_loss(self) -> None:
         limits = self.assert_fills(Simulated(200 * MBIT, 0.1, 0.01, bbr=True), 0.9)

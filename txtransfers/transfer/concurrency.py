@@ -35,6 +35,9 @@ _AS_GOOD = 0.96
 """What a step down must leave to be kept."""
 _COLLAPSE = 0.6
 """Of the goodput held so far: the link has changed, the number is looked for again."""
+_WORN = 0.8
+"""Of the best since the number was found: the windows that a start opens wide shrink, loss by loss,
+for many round trips. It is looked for again, unless a queue tells that the link is full."""
 _STEP = 0.25
 _HOLD_EPOCHS = 20
 _LONGEST_HOLD_EPOCHS = 80
@@ -97,6 +100,8 @@ class Concurrency:
         self._previous = 0.0
         self._settled = 0.0
         """Goodput (bytes a second) that the number before this one settled at, or holds."""
+        self._best = 0.0
+        """The highest goodput since the number was found."""
         self._before = self.limit
         """The number to step back to."""
         self._start = self.limit
@@ -207,14 +212,21 @@ class Concurrency:
 
     def _watch_hold(self) -> None:
         average = self._average
-        if average.epochs >= _PROBE_EPOCHS and average.rate < self._settled * _COLLAPSE:
-            self._settled = 0.0
+        if average.epochs >= _PROBE_EPOCHS and self._is_less(average):
+            self._settled = self._best = 0.0
             self._before = self.limit
             self._move(self.limit, Phase.SEEK)
         elif average.epochs >= self._hold:
             self._settled = average.rate
             self._before = self.limit
             self._probe(average.is_queued)
+
+    def _is_less(self, average: _Average) -> bool:
+        """Whether the link carries so much less than it did that more may be needed."""
+        self._best = max(self._best, average.rate)
+        if average.rate < self._settled * _COLLAPSE:
+            return True
+        return average.rate < self._best * _WORN and not average.is_queued
 
     def _probe(self, queued: bool) -> None:
         step = max(1, round(self.limit * _STEP))
