@@ -104,6 +104,7 @@ class DefaultTests(ConfigTestCase):
                     congestion_control="auto",
                     delta=None,
                     bandwidth=config.BandwidthSettings(),
+                    chunks_caching=None,
                     webhooks=(),
                 ),
                 notices=(),

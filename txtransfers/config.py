@@ -64,6 +64,7 @@ class TransfersSettings:
     :ivar congestion_control: a name that the system knows, or ``auto``.
     :ivar delta: whether what the receiver holds is not sent; None: where asking costs nothing.
     :ivar bandwidth: of all transfers together.
+    :ivar chunks_caching: a value of :class:`.caching.Caching`; None: as access suggests.
     :ivar webhooks: who is told when a transfer has ended.
     """
 
@@ -81,6 +82,7 @@ class TransfersSettings:
     congestion_control: str
     delta: bool | None
     bandwidth: BandwidthSettings
+    chunks_caching: str | None
     webhooks: tuple[WebhookSettings, ...]
 
 

@@ -43,6 +43,7 @@ class Kind(Enum):
     WEB_URL = "an address such as http://localhost:8042/ or https://pacs.example.org/orthanc/"
     FILE = "the path of a file"
     STORE = 'an object { "Type" : ... }'
+    CACHING = '"auto", "never", "revalidate" or "shared"'
     WEBHOOKS = 'an array of { "Url", "Secret" }'
     SECTION = "an object"
 
@@ -477,6 +478,13 @@ TRANSFERS_KEYS = (
         Kind.BANDWIDTH,
         "0",
         "How much of buckets may travel, of all transfers together; see below. 0: no limit.",
+    ),
+    Key(
+        "ChunksCaching",
+        "chunks_caching",
+        Kind.CACHING,
+        "auto",
+        "Whether HTTP caches may keep what is pulled from here; see below.",
     ),
     Key(
         "Webhooks",

@@ -134,6 +134,12 @@ def _overwrite(key: Key, value: object, _path: str, _problems: list[str]) -> boo
     return value == "Always"
 
 
+def _caching(key: Key, value: object, _path: str, _problems: list[str]) -> str | None:
+    if value not in ("auto", "never", "revalidate", "shared"):
+        raise unlike(key, value)
+    return None if value == "auto" else str(value)
+
+
 def _integer(key: Key, value: object, _path: str, _problems: list[str]) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise unlike(key, value)
@@ -296,6 +302,7 @@ SCALARS: Mapping[Kind, Converter] = {
     Kind.TEXTS: _texts,
     Kind.OVERWRITE: _overwrite,
     Kind.ADDRESSES: _addresses,
+    Kind.CACHING: _caching,
     Kind.USERS: _users,
     Kind.HEADERS: _headers,
     Kind.URL: _url,

@@ -202,6 +202,22 @@ class Suite:
         error = self.fails(reader.read(10), errors.UnknownResource)
         self.assertIn(b, str(error))
 
+    def test_reading_an_instance_that_is_another_one_meanwhile(self: Any) -> None:
+        old, new = make(1), make(1, PatientSex="O")
+        (id_,) = self.put(old)
+        wanted = {id_: instance(old).md5}
+        self.store.overwrite_instances = True
+        reader = self.store.open([Chunk(id_, 0, 100)], wanted)
+        self.addCleanup(reader.close)
+        self.assertEqual(self.now(reader.read(100)), old[:100])
+        late = self.store.open([Chunk(id_, 0, 100)], wanted)
+        self.addCleanup(late.close)
+        self.put(new)
+        self.assertIn(id_, str(self.fails(late.read(100), errors.UnknownResource)))
+        right = self.store.open([Chunk(id_, 0, 100)], {id_: instance(new).md5})
+        self.addCleanup(right.close)
+        self.assertEqual(self.now(right.read(100)), new[:100])
+
     def test_reading_an_instance_that_is_not_here(self: Any) -> None:
         reader = self.store.open([Chunk(ZERO, 0, 10)])
         self.fails(reader.read(10), errors.UnknownResource)

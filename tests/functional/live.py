@@ -63,9 +63,13 @@ def ask(
     body: Any = None,
     headers: Mapping[str, str] | None = None,
     host: str = HOST,
+    context: ssl.SSLContext | None = None,
 ) -> Answer:
     """One request on a connection of its own; an iterable ``body`` travels chunked."""
-    connection = http.client.HTTPConnection(host, port, timeout=WAIT_S)
+    if context is None:
+        connection = http.client.HTTPConnection(host, port, timeout=WAIT_S)
+    else:
+        connection = http.client.HTTPSConnection(host, port, timeout=WAIT_S, context=context)
     chunked = body is not None and not isinstance(body, bytes)
     try:
         connection.request(method, path, body, dict(headers or {}), encode_chunked=chunked)

@@ -226,7 +226,7 @@ class FakePeer:
         with self._answering():
             found = await self.store.lookup(resources)
         self.offered.append(codecs)
-        known = frozenset() if self.is_stock else codecs & self.codecs
+        known = None if self.is_stock else codecs & self.codecs
         return LookupAnswer(tuple(self.lie(found)), self.originator, known)
 
     async def get_bucket(self, path: str, sink: Any, session: str, _on_left: Any) -> None:
@@ -241,6 +241,7 @@ class FakePeer:
         data = b"".join(self.store.files[id_] for id_ in ids)[offset : offset + size]
         coding = parse_coding(arguments["compression"], int(arguments.get("level", 0)))
         assert coding.codec in {Codec.NONE, Codec.GZIP} or not self.is_stock
+        assert not self.is_stock or set(arguments) == {"offset", "size", "compression"}
         stream = encoder(coding)
         sink.write(self.mangle(stream.encode(data) + stream.finish()))
         await sink.finish()

@@ -2,6 +2,7 @@
 
 import zlib
 from typing import Any
+from urllib.parse import parse_qs
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -124,8 +125,24 @@ class PullTests(SynchronousTestCase):
             self.successResultOf(self.begin(self.pull(compression, bucket_size=1500)))
             self.assert_arrived()
             if compression is not Compression.AUTO:
-                ending = f"&compression={compression.value}"
-                self.assertTrue(self.peer.paths[-1].endswith(ending))
+                self.assertIn(f"&compression={compression.value}", self.peer.paths[-1])
+
+    def test_a_peer_of_ours_is_told_which_content_is_meant(self) -> None:
+        """So that a cache on the way gives no other; a stock peer is not told."""
+        self.successResultOf(self.begin(self.pull()))
+        before = list(self.peer.paths)
+        self.assertTrue(all("&content=" in path for path in before))
+        self.peer.paths.clear()
+        id_ = self.ids[0]
+        self.store, self.memo = SlowStore(), FakeMemo()
+        self.peer.store.files[id_] = self.peer.store.files[id_][:-1] + b"!"
+        self.successResultOf(self.begin(self.pull()))
+        self.assertEqual(1, len(set(self.peer.paths) - set(before)), "the one that has changed")
+        self.store, self.memo = SlowStore(), FakeMemo()
+        self.peer.is_stock = True
+        self.peer.paths.clear()
+        self.successResultOf(self.begin(self.pull()))
+        self.assertFalse(any("content" in path for path in self.peer.paths))
 
     def test_urls_stay_short_whatever_the_peers_own_is(self) -> None:
         for number in range(10, 80):
@@ -257,7 +274,7 @@ class PullTests(SynchronousTestCase):
             ) -> None:
                 if len(cuts) < 2:
                     cuts.append(path)
-                    code = encoder(usual(Codec(path.partition("&compression=")[2])))
+                    code = encoder(usual(Codec(parse_qs(path)["compression"][0])))
                     start = int(path.partition("offset=")[2].partition("&")[0])
                     sink.write(code.encode(data[start : start + 300]) + code.finish()[:-9])
                     sink._work()

@@ -125,7 +125,10 @@ class PlanTests(SynchronousTestCase):
         small = instances(*[10] * 100)
         for length in range(20, 80):
             plan = plan_buckets(small, Cut(10**6), length)
-            urls = ["x" * length + chunks_path(bucket, usual(Codec.GZIP)) for bucket in plan]
+            urls = [
+                "x" * length + chunks_path(bucket, Coding(Codec.ZSTD, 3), "c" * 32)
+                for bucket in plan
+            ]
             self.assertLessEqual(max(map(len, urls)), MAX_URL_LENGTH)
             self.assertGreater(len(urls[0]), MAX_URL_LENGTH - 100, "it is used, too")
         self.assertEqual(len(plan_buckets(small, Cut(10**6))), 1)

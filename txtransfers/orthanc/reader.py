@@ -1,7 +1,7 @@
 """Reads chunks of Orthanc's instances as one stream of bytes: from copies, or by ranges."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
@@ -78,8 +78,11 @@ class Sources:
 class OrthancReader(ClosableReader):
     """See :class:`IInstanceReader`: Orthanc is asked once what it has, before the first byte."""
 
-    def __init__(self, sources: Sources, chunks: Sequence[Chunk]) -> None:
+    def __init__(
+        self, sources: Sources, chunks: Sequence[Chunk], md5s: Mapping[str, str] | None
+    ) -> None:
         super().__init__()
+        self._md5s = md5s or {}
         self._sources = sources
         self._chunks = deque(chunk for chunk in chunks if chunk.size)
         self._known: dict[str, Known] | None = None
@@ -106,7 +109,8 @@ class OrthancReader(ClosableReader):
     async def _read(self, limit: int) -> bytes:
         if self._known is None and self._chunks:
             ids = [chunk.id for chunk in self._chunks]
-            self._known = await self._sources.catalogue.describe(ids)
+            catalogue = self._sources.catalogue
+            self._known = await (catalogue.find if self._md5s else catalogue.describe)(ids)
         parts = []
         left = limit
         while left and self._chunks and not self.closed:
@@ -161,6 +165,8 @@ class OrthancReader(ClosableReader):
         who = self._sources.rest.who
         if known is None:
             raise UnknownResource(f"Instance {chunk.id} is not in {who} any more")
+        if self._md5s.get(chunk.id, known.md5) != known.md5:
+            raise UnknownResource(f"Instance {chunk.id} was replaced in {who} meanwhile")
         if chunk.offset + chunk.size > known.size:
             raise StorageFailure(
                 f"Instance {chunk.id} has {known.size} bytes in {who}, fewer than the"

@@ -151,9 +151,11 @@ class OrthancStore(StagingStore):
         found = await self._catalogue.find(ids)
         return {id_: Instance(id_, known.size, known.md5) for id_, known in found.items()}
 
-    def open(self, chunks: Sequence[Chunk]) -> IInstanceReader:
+    def open(
+        self, chunks: Sequence[Chunk], md5s: Mapping[str, str] | None = None
+    ) -> IInstanceReader:
         """See :meth:`IInstanceStore.open`."""
-        return OrthancReader(self._sources, chunks)
+        return OrthancReader(self._sources, chunks, md5s)
 
     async def find_held(self, instances: Sequence[Instance]) -> tuple[int, ...]:
         """See :meth:`StagingStore.find_held`."""

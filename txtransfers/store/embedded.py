@@ -141,6 +141,8 @@ class EmbeddedStore(StagingStore):
 
         return self.threads.run(self.database.read, find)
 
-    def open(self, chunks: Sequence[Chunk]) -> IInstanceReader:
+    def open(
+        self, chunks: Sequence[Chunk], md5s: Mapping[str, str] | None = None
+    ) -> IInstanceReader:
         """See :meth:`IInstanceStore.open`."""
-        return EmbeddedReader(self, chunks)
+        return EmbeddedReader(self, chunks, md5s)

@@ -180,8 +180,12 @@ class IInstanceStore(Interface):
     def find(ids: Sequence[str]) -> "Deferred[Mapping[str, Instance]]":
         """Those of ``ids`` that are instances here; the others are left out."""
 
-    def open(chunks: Sequence[Chunk]) -> IInstanceReader:
-        """A reader of ``chunks`` laid end to end; nothing is opened before its first read."""
+    def open(chunks: Sequence[Chunk], md5s: Mapping[str, str] | None = None) -> IInstanceReader:
+        """A reader of ``chunks`` laid end to end; nothing is opened before its first read.
+
+        :param md5s: by ID, what the instances must be: one that was replaced meanwhile counts as
+            gone. None: whatever they are.
+        """
 
     def receive(
         instances: Sequence[Instance], name: str = "", note: bytes = b"", delta: bool = False

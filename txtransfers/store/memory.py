@@ -64,16 +64,21 @@ class MemoryStore:
         return tuple(self._instance(id_) for id_ in sorted(found))
 
     def _instance(self, id_: str) -> Instance:
-        data = self.files[id_]
-        return Instance(id_, len(data), hashlib.md5(data, usedforsecurity=False).hexdigest())
+        return Instance(id_, len(self.files[id_]), self.md5(id_))
+
+    def md5(self, id_: str) -> str:
+        """Of an instance that is here."""
+        return hashlib.md5(self.files[id_], usedforsecurity=False).hexdigest()
 
     def find(self, ids: Sequence[str]) -> "Deferred[Mapping[str, Instance]]":
         """See :meth:`IInstanceStore.find`."""
         return succeed({id_: self._instance(id_) for id_ in ids if id_ in self.files})
 
-    def open(self, chunks: Sequence[Chunk]) -> IInstanceReader:
+    def open(
+        self, chunks: Sequence[Chunk], md5s: Mapping[str, str] | None = None
+    ) -> IInstanceReader:
         """See :meth:`IInstanceStore.open`."""
-        return MemoryReader(self, chunks)
+        return MemoryReader(self, chunks, md5s)
 
     def receive(
         self, instances: Sequence[Instance], name: str = "", note: bytes = b"", delta: bool = False
@@ -148,9 +153,12 @@ def _is_below(header: Header, resource: Resource) -> bool:
 class MemoryReader:
     """See :class:`IInstanceReader`."""
 
-    def __init__(self, store: MemoryStore, chunks: Sequence[Chunk]) -> None:
+    def __init__(
+        self, store: MemoryStore, chunks: Sequence[Chunk], md5s: Mapping[str, str] | None
+    ) -> None:
         self._store = store
         self._chunks = chunks
+        self._md5s = md5s or {}
         self._position = 0
 
     def read(self, limit: int) -> "Deferred[bytes]":
@@ -162,6 +170,8 @@ class MemoryReader:
         for chunk in self._chunks:
             if chunk.id not in self._store.files:
                 raise errors.UnknownResource(f"Instance {chunk.id} is not here any more")
+            if self._md5s.get(chunk.id, md5 := self._store.md5(chunk.id)) != md5:
+                raise errors.UnknownResource(f"Instance {chunk.id} was replaced meanwhile")
             data = self._store.files[chunk.id][chunk.offset : chunk.offset + chunk.size]
             if len(data) != chunk.size:
                 raise errors.StorageFailure(f"Instance {chunk.id} is shorter than it should be")

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from twisted.internet.defer import Deferred
@@ -55,8 +55,11 @@ class ClosableReader:
 class EmbeddedReader(ClosableReader):
     """See :class:`IInstanceReader`: one hop to a thread a read, however many files it covers."""
 
-    def __init__(self, store: "EmbeddedStore", chunks: Sequence[Chunk]) -> None:
+    def __init__(
+        self, store: "EmbeddedStore", chunks: Sequence[Chunk], md5s: Mapping[str, str] | None
+    ) -> None:
         super().__init__()
+        self._md5s = md5s or {}
         self._store = store
         self._chunks = deque(chunk for chunk in chunks if chunk.size)
         self._paths: dict[str, str] | None = None
@@ -108,6 +111,9 @@ class EmbeddedReader(ClosableReader):
         if self._paths is None:
             ids = {chunk.id for chunk in self._chunks}
             found = self._store.database.read(lambda db: index.find_files(db, ids))
+            for instance, _path in found.values():
+                if self._md5s.get(instance.id, instance.md5) != instance.md5:
+                    raise errors.UnknownResource(f"Instance {instance.id} was replaced meanwhile")
             self._paths = {key: path for key, (_instance, path) in found.items()}
         if id_ not in self._paths:
             raise errors.UnknownResource(f"Instance {id_} is not here any more")

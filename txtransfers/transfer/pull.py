@@ -25,7 +25,17 @@ from ..errors import (
 from ..store.interfaces import CommitReport, IIncoming, Outcome
 from ..wire.identifiers import is_identifier
 from ..wire.messages import Compression, LookupAnswer, TransferRequest, new_transfer_id
-from ..wire.plan import Bucket, Cut, Instance, Plan, bucket_size, chunks_path, plan_buckets, rest_of
+from ..wire.plan import (
+    Bucket,
+    Cut,
+    Instance,
+    Plan,
+    bucket_size,
+    chunks_path,
+    content_of,
+    plan_buckets,
+    rest_of,
+)
 from .arrivals import Arrivals
 from .codings import BucketCodings
 from .compression import Encoded
@@ -69,6 +79,9 @@ class Pull:
         self._tail = Tail(parts.reactor, peer.link)
         self._sinks: set[Sink] = set()
         self._cut = Cut(1)
+        self._instances: Mapping[str, Instance] = {}
+        self._is_ours = False
+        """Whether the peer understands what is ours alone."""
         self._under_way: int = memo.state.get("in_flight", 0)
         self._unstaged: int = memo.state.get("unstaged", 0)
 
@@ -157,6 +170,7 @@ class Pull:
         answer = await self._parts.retrying(
             progress, lambda: self._peer.lookup(self._request.resources, self._session, offered)
         )
+        self._is_ours = answer.codecs is not None
         self._codings.served((answer.codecs or frozenset()) & offered)
         wanted = self._request.originator
         if is_first and wanted is not None and wanted != answer.originator:
@@ -206,6 +220,7 @@ class Pull:
             progress.at_least(progress.done_size + progress.repeated_size, 0)
 
     def _plan(self, incoming: IIncoming) -> Plan:
+        self._instances = {instance.id: instance for instance in incoming.instances}
         wanted = [instance for instance in incoming.instances if instance.id not in incoming.held]
         self._cut = self._peer.link.cut(self._parts.limits.bucket_size)
         return plan_buckets(wanted, self._cut, len(self._peer.base_url))
@@ -267,7 +282,8 @@ class Pull:
         self._sinks.add(sink)
         arrived, is_right = False, True
         try:
-            path = chunks_path(rest, coding)
+            content = content_of(rest, self._instances) if self._is_ours else ""
+            path = chunks_path(rest, coding, content)
             with self._peer.link.watched(), self._codings.trying(coding, size):
                 await self._peer.get_bucket(path, sink, self._session, on_left)
             arrived = True

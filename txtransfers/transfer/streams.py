@@ -7,7 +7,7 @@ A producer always settles: end, error, or :meth:`SliceProducer.stopProducing`.
 
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -99,8 +99,10 @@ class BucketReader:
         threads: IThreads,
         chunks: Bucket,
         coding: Coding,
+        md5s: Mapping[str, str] | None = None,
     ) -> None:
-        self._reader: IInstanceReader = store.open(chunks)
+        """:param md5s: see :meth:`IInstanceStore.open`."""
+        self._reader: IInstanceReader = store.open(chunks, md5s)
         self._threads = threads
         self._compressed = coding.codec is not Codec.NONE
         self._encoder = encoder(coding)

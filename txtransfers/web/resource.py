@@ -15,7 +15,7 @@ import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import RESPONSES
+from twisted.web.http import NOT_MODIFIED, RESPONSES
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
@@ -24,7 +24,7 @@ from ..transfer.client import Stall
 from ..transfer.flow import Flow
 from ..transfer.streams import ISlices, SliceProducer, collecting_sink
 from ..wire import codes
-from ..wire.messages import MAX_MESSAGE_SIZE
+from ..wire.messages import MAX_MESSAGE_SIZE, parse_decimal
 from .server import ClientGone, StreamingRequest
 
 METHODS = ("GET", "POST", "PUT", "DELETE")
@@ -58,12 +58,16 @@ log = Logger()
 
 @attrs.frozen
 class Reply:
-    """An answer whose body is in memory."""
+    """An answer whose body is in memory.
+
+    :ivar has_length: whether ``body`` is as long as what is answered to GET.
+    """
 
     body: bytes
     content_type: str | None = None
     status: int = 200
     headers: Mapping[str, str] = {}
+    has_length: bool = True
 
 
 def compact(value: Any) -> Reply:
@@ -189,6 +193,22 @@ def argument(request: StreamingRequest, name: str) -> str | None:
     return None
 
 
+def size_argument(request: StreamingRequest, name: str) -> int:
+    """The number of bytes that a URL argument tells; 0 without it.
+
+    :raises BadParameter: it is no number.
+    """
+    text = argument(request, name)
+    if text is None:
+        return 0
+    try:
+        return parse_decimal(text)
+    except ValueError:
+        raise errors.BadParameter(
+            f"The argument {name}={text[:40]} is not a number of bytes"
+        ) from None
+
+
 def error_json(
     error: BaseException, status: int, request: StreamingRequest, details: str
 ) -> dict[str, Any]:
@@ -224,7 +244,8 @@ def _answer(value: Any, request: StreamingRequest, json_type: str = JSON_UTF8) -
         request.setHeader("Content-Type", value.content_type)
     for name, text in value.headers.items():
         request.setHeader(name, text)
-    request.setHeader("Content-Length", str(len(value.body)))
+    if value.has_length and value.status != NOT_MODIFIED:
+        request.setHeader("Content-Length", str(len(value.body)))
     if value.body:
         request.write(value.body)
     request.finish()
@@ -252,7 +273,8 @@ def _answer_error(failure: Failure, request: StreamingRequest) -> None:
         request.abort()
         return
     status = status_of(error)
-    headers = {}
+    request.responseHeaders.removeHeader("ETag")
+    headers = {"Cache-Control": "no-store"}
     if isinstance(error, errors.TransfersError):
         details = encode(str(error)).decode()
         log.info(

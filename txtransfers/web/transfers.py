@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from ..errors import BadParameter, UnknownResource, WrongLength
+from ..errors import UnknownResource, WrongLength
 from ..jobs.model import Direction
 from ..jobs.runner import JobRunner
 from ..store.interfaces import IArchive, IInstanceStore
@@ -19,14 +19,14 @@ from ..transfer.directory import Directory
 from ..transfer.incoming import PushTransactions
 from ..transfer.received_push import committed_status
 from ..transfer.remote_pull import ask_to_pull
-from ..transfer.streams import BucketReader, ISlices, MemorySlices
 from ..wire import messages, pushes
-from ..wire.codec import ACCEPTED_CODECS, OURS, Codec, parse_codec, parse_coding, read_codecs
+from ..wire.codec import ACCEPTED_CODECS, OURS, parse_codec, read_codecs
 from ..wire.messages import TransferRequest
-from ..wire.plan import Chunk
 from .archive import describe_resource
 from .auditing import by_whom
 from .bandwidth import BandwidthNode, asked
+from .caching import policy
+from .chunks import Chunks
 from .events import EventStream
 from .explorer import Explorer
 from .peers import PeerParts, ProbePeers
@@ -37,21 +37,13 @@ from .resource import (
     argument,
     compact,
     read_body,
-    stream,
+    size_argument,
 )
 from .server import StreamingRequest
 
 if TYPE_CHECKING:
     from .site import SiteParts
 
-_WHOLE = 16 * 2**20
-"""Bytes up to which a compressed answer is made whole, so that its length can be told."""
-
-_CONTENT_TYPES = {
-    Codec.NONE: "application/octet-stream",
-    Codec.GZIP: "application/gzip",
-    Codec.ZSTD: "application/octet-stream",
-}
 _LONGEST_COMMIT = 128 * 1024
 """Bytes of the body of a commit: small enough to be read at once."""
 
@@ -80,93 +72,6 @@ class Lookup(TransfersResource):
         answer = messages.LookupAnswer(instances, self._originator, codecs)
         reply: Reply = await self._threads.run(lambda: compact(answer.to_json()))
         return reply
-
-
-class Chunks(TransfersResource):
-    """``/transfers/chunks``, whose children are lists of identifiers."""
-
-    def __init__(self, store: IInstanceStore, threads: IThreads, bandwidth: Bandwidth) -> None:
-        super().__init__()
-        self._store = store
-        self._threads = threads
-        self._bandwidth = bandwidth
-
-    async def handle(self, request: StreamingRequest, method: str) -> Any:
-        """Only children can be had."""
-        raise UnknownResource("There is no such route: the identifiers of instances are missing")
-
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        """The chunk of these instances."""
-        ids = path.decode("utf-8", "replace").split(".")
-        return InstanceBytes(ids, self._store, self._threads, self._bandwidth)
-
-
-class InstanceBytes(TransfersResource):
-    """``/transfers/chunks/ID[.ID…]``: the bytes of instances laid end to end."""
-
-    def __init__(
-        self, ids: list[str], store: IInstanceStore, threads: IThreads, bandwidth: Bandwidth
-    ) -> None:
-        super().__init__()
-        self._ids = ids
-        self._store = store
-        self._threads = threads
-        self._bandwidth = bandwidth
-
-    async def get(self, request: StreamingRequest) -> None:
-        """Stream them; an answer that cannot be given whole ends with a cut connection."""
-        offset = _size_argument(request, "offset")
-        size = _size_argument(request, "size")
-        wanted = argument(request, "compression")
-        level = _size_argument(request, "level") if wanted == Codec.ZSTD.value else 0
-        coding = parse_coding("none" if wanted is None else wanted, level)
-        chunks = await self._chunks(offset, size or None)
-        reader = BucketReader(self._store, self._threads, tuple(chunks), coding)
-        request.setHeader("Content-Type", _CONTENT_TYPES[coding.codec])
-        size = sum(chunk.size for chunk in chunks)
-        source: ISlices = reader
-        if coding.codec is not Codec.NONE and size <= _WHOLE:
-            try:
-                slices = await reader.read_all()
-            finally:
-                reader.close()
-            source, size = MemorySlices(slices), sum(len(data) for data in slices)
-        if coding.codec is Codec.NONE or source is not reader:
-            request.setHeader("Content-Length", str(size))
-        await stream(request, source, self._bandwidth.sending(asked(request)))
-
-    async def _chunks(self, offset: int, size: int | None) -> list[Chunk]:
-        """The chunks from ``offset`` on; an unknown instance beyond the end of them is no error."""
-        known = await self._store.find(tuple(dict.fromkeys(self._ids)))
-        ids = list(self._ids)
-        while len(ids) > 1 and not ids[-1]:
-            ids.pop()
-        chunks: list[Chunk] = []
-        left = size
-        for id_ in ids:
-            if left == 0:
-                break
-            instance = known.get(id_)
-            if instance is None:
-                raise UnknownResource(f"Unknown instance: {id_[:100]}")
-            if offset >= instance.size:
-                offset -= instance.size
-                continue
-            part = instance.size - offset if left is None else min(left, instance.size - offset)
-            chunks.append(Chunk(id_, offset, part))
-            offset = 0
-            left = None if left is None else left - part
-        return chunks
-
-
-def _size_argument(request: StreamingRequest, name: str) -> int:
-    text = argument(request, name)
-    if text is None:
-        return 0
-    try:
-        return messages.parse_decimal(text)
-    except ValueError:
-        raise BadParameter(f"The argument {name}={text[:40]} is not a number of bytes") from None
 
 
 class SubmitPull(TransfersResource):
@@ -358,7 +263,7 @@ class PushBucket(TransfersResource):
     async def _take(self, request: StreamingRequest) -> None:
         transactions = self._transactions
         started = self._clock.seconds()
-        offset = _size_argument(request, "offset")
+        offset = size_argument(request, "offset")
         named = argument(request, "codec")
         codec = parse_codec(named, with_ours=True) if named is not None else None
         sink = await transactions.receive(self._id, int(self._number), offset, codec)
@@ -382,7 +287,8 @@ def transfers_tree(parts: "SiteParts") -> Resource:
     timeout = parts.settings.transfers.peer_connectivity_timeout
     root = NotFoundParent()
     root.putChild(b"lookup", Lookup(store, threads, parts.originator))
-    root.putChild(b"chunks", Chunks(store, threads, parts.bandwidth))
+    caching = policy(parts.settings)
+    root.putChild(b"chunks", Chunks(store, threads, parts.bandwidth, caching))
     root.putChild(b"pull", SubmitPull(parts.jobs, peers, threads))
     root.putChild(b"send", SubmitSend(parts.jobs, peers, threads, parts.originator, parts.archive))
     parts_of_peers = PeerParts(peers, threads, clock, timeout, parts.settings.name)

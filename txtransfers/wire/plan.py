@@ -4,7 +4,8 @@ Pure functions. A plan is a tuple of buckets; a bucket is a tuple of chunks; the
 are those of its chunks laid end to end.
 """
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
 
 import attrs
 
@@ -17,7 +18,12 @@ MAX_URL_LENGTH = 2000
 MAX_INSTANCE_SIZE = 2**62
 """Bytes; what is declared larger is refused before any arithmetic is done on it."""
 
-_URL_ARGUMENTS = len("?offset=&size=&compression=none") + 2 * 20
+_CONTENT_LENGTH = 32
+"""Characters that tell a content."""
+
+_URL_ARGUMENTS = (
+    len("?offset=&size=&compression=none") + 2 * 20 + len("&level=7&content=") + _CONTENT_LENGTH
+)
 _CHUNKS_ROUTE = "/transfers/chunks/"
 
 
@@ -155,16 +161,23 @@ def _is_url_full(base: int | None, count: int, id_length: int) -> bool:
     return length > MAX_URL_LENGTH
 
 
-def chunks_path(bucket: Bucket, coding: Coding) -> str:
+def content_of(bucket: Bucket, instances: Mapping[str, Instance]) -> str:
+    """What tells the content of a bucket's instances, as far as their MD5s do."""
+    md5s = " ".join(instances[chunk.id].md5 for chunk in bucket)
+    return sha256(md5s.encode()).hexdigest()[:_CONTENT_LENGTH]
+
+
+def chunks_path(bucket: Bucket, coding: Coding, content: str = "") -> str:
     """The route and arguments that ask a peer for ``bucket``; the bucket is not empty.
 
-    A level is told to a peer of ours only: others have no zstd.
+    A level is told to a peer of ours only: others have no zstd; and so is ``content``, of
+    :func:`content_of`, so that a cache on the way can never give another.
     """
     level = f"&level={coding.level}" if coding.codec is Codec.ZSTD else ""
     ids = ".".join(chunk.id for chunk in bucket)
     return (
         f"{_CHUNKS_ROUTE}{ids}?offset={bucket[0].offset}&size={bucket_size(bucket)}"
-        f"&compression={coding.codec.value}{level}"
+        f"&compression={coding.codec.value}{level}{f'&content={content}' if content else ''}"
     )
 
 
