@@ -49,5 +49,8 @@ setup(
             "types-setuptools",
         ],
         "demo": ["numpy>=1.26"],
+        # Not for the tests: it wants a compiler where there is no wheel, and only more time than
+        # they have makes it better than the changes that they try.
+        "fuzz": ["atheris>=3.0.0"],
     },
 )

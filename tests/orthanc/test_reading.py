@@ -87,7 +87,10 @@ class CatalogueTests(StoreTestCase):
         self.assertEqual(self.now(self.store.find(["../system"])), {})
 
     def test_nonsense_is_refused(self) -> None:
-        for body in (b"[", b"{}", b"[1]", b'[{"ID": "x", "FileSize": 1}]', b'"x"'):
+        for body in (b"[", b"{}", b"[1]", b'[{"ID": "x", "FileSize": 1}]', b'"x"', b'"\x80"',
+            *(b'[{"ID": "%s", "FileSize": %s}]' % (next(iter(self.files)).encode(), size)
+              for size in (b"-1", b"true", b"1e3", b"9223372036854775807")),
+        ):  # fmt: skip
             self.orthanc.trouble = lambda _method, path, body=body: (
                 (200, body) if "bulk" in path else None
             )

@@ -23,6 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from demo import dataset
 from tests.dicom_files import make, rewritten, with_elements
 from txtransfers.errors import BadDicom
+from txtransfers.store import dicom
 from txtransfers.store.dicom import Header, read_header
 from txtransfers.store.elements import LONGEST_HEADER
 from txtransfers.wire.messages import Level
@@ -117,6 +118,46 @@ class HeaderTests(SynchronousTestCase):
                 warnings.simplefilter("ignore")
                 header = read(with_elements(data, element))
             self.assertTrue(header.dicom.patient_id.startswith("M"), name)
+
+    def test_what_is_no_character_set_is_not_remembered(self) -> None:
+        """Neither as a warning, nor as a name that was looked for in vain: hostile files end."""
+        data = make(patient="Muller").replace(b"Muller", b"M\xfcller")
+
+        def read_some(first: int) -> None:
+            for number in range(first, first + 300):
+                name = b"%01000d" % number
+                element = b"\x08\x00\x05\x00CS" + struct.pack("<H", len(name)) + name
+                self.assertEqual("Müller", read(with_elements(data, element)).dicom.patient_id)
+
+        # As trial hears all warnings, and keeps them.
+        with warnings.catch_warnings():
+            dicom.ignore_warnings()
+            read_some(0)
+            tracemalloc.start()
+            self.addCleanup(tracemalloc.stop)
+            before = tracemalloc.get_traced_memory()[0]
+            read_some(1000)
+            self.assertLess(tracemalloc.get_traced_memory()[0] - before, 100_000)
+
+    def test_a_codec_of_python_s_is_no_character_set(self) -> None:
+        data = make(patient="abc-xyz")
+        for name in (b"rot13 ", b"punycode", b"utf-16", b"unicode_escape"):
+            element = b"\x08\x00\x05\x00CS" + struct.pack("<H", len(name)) + name
+            value = b"Ma\xf1ana-bc".ljust(7)[:7]
+            header = read(with_elements(data.replace(b"abc-xyz", value), element))
+            self.assertEqual("Mañana-", header.dicom.patient_id, name)
+
+    def test_a_misspelt_character_set_is_put_right(self) -> None:
+        for name in ("ISO IR 192", "ISO-IR 192"):
+            data = make(patient="Ŝt", SpecificCharacterSet="ISO_IR 192")
+            header = read(data.replace(b"ISO_IR 192", name.encode()))
+            self.assertEqual("Ŝt", header.dicom.patient_id)
+
+    def test_an_empty_value_is_left_out(self) -> None:
+        data = make(patient="abc").replace(b"abc ", b"\x1b$B ")
+        data = data.replace(b"abc", b"\0\0\0")
+        header = read(data)
+        self.assertNotIn("", header.tags[Level.PATIENT].values())
 
     def test_encodings(self) -> None:
         wanted = read(make())

@@ -119,6 +119,26 @@ class ConnectionTests(ConnectionCase):
             self.assertEqual(got, [b"first", b"", b"second"])
             self.assertEqual((self.idle, self.transport.producerState), (1, "producing"))
 
+    def test_headers_without_an_end(self) -> None:
+        """Nor are answers before the answer: what is kept of them has a limit."""
+        for piece in (b"X: %s\r\n" % bytes(b"y" * 1000), b"HTTP/1.1 100 Continue\r\n\r\n"):
+            self.setUp()
+            answer, next_ = self.ask(get()), self.ask(get())
+            first = b"HTTP/1.1 200 OK\r\n" if piece.startswith(b"X") else b""
+            self.receive(first + piece * 3000)
+            self.assertTrue(self.transport.is_cut)
+            error = self.failureResultOf(answer, ResponseFailed).value
+            self.assertIn("headers of more than 65536 bytes", str(error.reasons[0].value))
+            self.failureResultOf(next_, ResponseNeverReceived)
+
+    def test_a_large_head_before_a_large_body(self) -> None:
+        body = bytes(200_000)
+        answer, next_ = self.ask(get()), self.ask(get())
+        head = (OK % len(body))[:-2] + b"X: %s\r\n" % (b"y" * 10_000) * 5 + b"\r\n"
+        self.receive(head + body + OK % 2 + b"ok")
+        self.assertEqual(body, self.successResultOf(answer))
+        self.assertEqual(b"ok", self.successResultOf(next_))
+
     def test_none_is_sent_into_the_body_of_another(self) -> None:
         body = SlowBody()
         answer = self.ask(put(body))

@@ -84,6 +84,7 @@ class TunnelTests(SynchronousTestCase):
             (b"HTTP/1.1 503 Busy\r\n\r\n", "answered 503"),
             (b"SSH-2.0-x\r\n\r\n", "does not answer as a proxy does"),
             (b"HTTP/1.1 xx\r\n\r\n", "does not answer as a proxy does"),
+            (b"HTTP/1.1 " + b"2" * 5000 + b"\r\n\r\n", "does not answer as a proxy does"),
             (b"x" * 20_000, "does not answer as a proxy does"),
         ):
             error = self.failureResultOf(self.open(answer), ProxyError).value

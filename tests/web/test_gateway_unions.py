@@ -275,6 +275,10 @@ class ExplorerTests(UnionCase):
             given = theirs if isinstance(theirs, str) else json.dumps(theirs)
             self.assertEqual(given.encode(), answer.body)
 
+    def test_half_a_character_in_it_passes(self) -> None:
+        answer, _asked = self.both("/ui/api/configuration", {"UiOptions": "\ud800"})
+        self.assertEqual("\ud800", answer.json()["UiOptions"])
+
     def test_at_another_root(self) -> None:
         store = {"OrthancExplorer2Root": "/explorer/two"}
         self.house, self.orthanc = make_house({"Store": store})

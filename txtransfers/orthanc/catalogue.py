@@ -17,7 +17,7 @@ from ..errors import StorageFailure, UnknownResource
 from ..transfer.slots import run_all
 from ..wire.identifiers import is_identifier
 from ..wire.messages import Level, Resource
-from ..wire.plan import Instance
+from ..wire.plan import MAX_INSTANCE_SIZE, Instance
 from .rest import OrthancRest
 
 _SLICE = 500
@@ -152,7 +152,7 @@ class Catalogue:
                 id_, size, uuid = each["ID"], each["FileSize"], each.get("FileUuid", "")
             except (TypeError, KeyError, AttributeError):
                 raise self._nonsense("/tools/bulk-content", "no instance") from None
-            if not _is_id(id_) or not isinstance(size, int) or not isinstance(uuid, str):
+            if not _is_id(id_) or not _is_size(size) or not isinstance(uuid, str):
                 raise self._nonsense("/tools/bulk-content", "no instance")
             if id_ not in asked:
                 more = True
@@ -208,6 +208,10 @@ class Catalogue:
 
 def _is_id(value: object) -> bool:
     return isinstance(value, str) and is_identifier(value)
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 0 <= value <= MAX_INSTANCE_SIZE
 
 
 def same(instances: Iterable[Instance], found: Mapping[str, Known]) -> tuple[int, ...]:

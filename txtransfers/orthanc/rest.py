@@ -152,7 +152,7 @@ class OrthancRest:
             if len(answer.body) <= _SMALL_ANSWER:
                 return msgspec.json.decode(answer.body)
             return await self.threads.run(msgspec.json.decode, answer.body)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise StorageFailure(
                 f"{self.who} answered {path} with something that is no JSON"
                 f" ({answer.body[:60]!r}): is Store.Url that of an Orthanc?"

@@ -6,11 +6,12 @@ Orthanc keeps.
 """
 
 import re
+import warnings
 from collections.abc import Mapping
 from typing import BinaryIO
 
 import attrs
-from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.charset import convert_encodings, decode_bytes, python_encoding
 from pydicom.datadict import keyword_for_tag
 from pydicom.valuerep import TEXT_VR_DELIMS
 
@@ -37,6 +38,8 @@ _EXTENDED = {
     )
 }
 """By the character set: what a text is read as once its escape sequences are gone."""
+_MISSPELT = re.compile(r"ISO[^_]IR.{0,5}\Z|ISO.2022.IR.{0,5}\Z")
+"""Character sets that pydicom puts right."""
 _ESCAPE = re.compile(rb"\x1b[\x20-\x2f]+[\x30-\x7e]")
 
 MAIN_TAGS: Mapping[Level, tuple[int, ...]] = {
@@ -70,6 +73,19 @@ _IMPLICIT_TEXT = frozenset(
     | {0x00181400, 0x00400254, 0x00204000, 0x00080050, 0x00180024}
 )
 """Wanted tags of a text VR: in the implicit encoding the file does not tell the VR."""
+
+
+def ignore_warnings() -> None:
+    """Have Python drop what pydicom warns of: each odd text, in words that hold it.
+
+    They are kept, so that each is said once: a hostile sender's would fill the memory, and the log.
+    """
+    warnings.filterwarnings(
+        "ignore", category=UserWarning, module=r"(pydicom|txtransfers\.store)\b"
+    )
+
+
+ignore_warnings()
 
 
 @attrs.frozen
@@ -126,7 +142,7 @@ def _to_header(syntax: str, elements: dict[int, Element], size: int) -> Header:
         texts.get(0x00100020, ""), texts[0x0020000D], texts[0x0020000E], texts[0x00080018]
     )
     tags = {
-        level: {_KEYWORDS[tag]: texts[tag] for tag in wanted if tag in texts}
+        level: {_KEYWORDS[tag]: texts[tag] for tag in wanted if texts.get(tag)}
         for level, wanted in MAIN_TAGS.items()
     }
     return Header(dicom, hash_identifiers(dicom), tags, syntax, texts.get(_SOP_CLASS, ""))
@@ -140,9 +156,18 @@ def _encodings(names: list[str]) -> list[str]:
     if not names:
         return ["iso8859"]
     try:
-        return list(convert_encodings(names))
+        return list(convert_encodings([_known(name) for name in names]))
     except LookupError:
         return ["iso8859"]
+
+
+def _known(name: str) -> str:
+    """A character set that DICOM has, well spelt or not; what is none counts as not named.
+
+    pydicom would try it as the name of a codec of Python's. Python remembers each name that it
+    did not find for ever; and what is found (punycode) is nothing for texts of strangers.
+    """
+    return name if name in python_encoding or _MISSPELT.match(name) else ""
 
 
 def _patient_id(element: Element, names: list[str], text: str) -> str:

@@ -307,10 +307,13 @@ def what_orthanc_says(body: bytes) -> tuple[int, str] | None:
     details = said.get("Details") or ""
     text = f"{said.get('Message') or said['OrthancError']}"
     code = said.get("OrthancStatus")
-    return (
-        code if isinstance(code, int) else 0,
-        (f"{text} ({details})" if details else text)[:LONGEST_QUOTE],
-    )
+    text = f"{text} ({details})" if details else text
+    return (code if isinstance(code, int) else 0, whole_characters(text[:LONGEST_QUOTE]))
+
+
+def whole_characters(text: str) -> str:
+    """The text without halves of characters, which JSON can hold and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
 
 
 @implementer(IResolutionReceiver)

@@ -19,6 +19,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web._newclient import (
     HTTPClientParser,
+    ParseError,
     RequestGenerationFailed,
     RequestNotSent,
     RequestTransmissionFailed,
@@ -27,6 +28,10 @@ from twisted.web._newclient import (
 )
 from twisted.web._newclient import Request as ClientRequest
 from twisted.web.iweb import IResponse
+
+_LONGEST_HEAD = 64 * 1024
+"""Bytes up to the end of an answer's headers, those of interim answers (1xx) too."""
+_QUOTED = 60
 
 
 @attrs.define(eq=False)
@@ -170,14 +175,22 @@ class Connection(Protocol):
         """See :class:`Protocol`."""
         while data and self._exchanges:
             exchange = self._exchanges[0]
-            exchange.received += len(data)
+            part, later = data, b""
+            if exchange.response is None:
+                room = _LONGEST_HEAD - exchange.received
+                if room <= 0:
+                    why = f"headers of more than {_LONGEST_HEAD} bytes"
+                    self._end(Failure(ParseError(why, data[:_QUOTED])))
+                    return
+                part, later = data[:room], data[room:]
+            exchange.received += len(part)
             self._rest = b""
             try:
-                exchange.parser.dataReceived(data)
+                exchange.parser.dataReceived(part)
             except BaseException:
                 self._end(Failure())
                 return
-            data = self._rest
+            data = self._rest + later if later else self._rest
         if data:  # an answer to nothing: whose would the next one be?
             self._end(Failure(ConnectionDone("more than was asked for")))
 

@@ -55,6 +55,7 @@ from .client import (
     innermost,
     resolve,
     what_orthanc_says,
+    whole_characters,
     why,
 )
 from .connection import Connection
@@ -619,7 +620,7 @@ def _quote(answer: Answer) -> str:
 
 def _text(value: Any, name: str) -> str:
     found = value.get(name) if isinstance(value, dict) else None
-    return found[:LONGEST_QUOTE] if isinstance(found, str) else ""
+    return whole_characters(found[:LONGEST_QUOTE]) if isinstance(found, str) else ""
 
 
 def _shorten(path: str) -> str:

@@ -1,5 +1,6 @@
 """``HttpProxy``: peers by http are asked for in absolute form, those by https through CONNECT."""
 
+import re
 from base64 import b64encode
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..config_tls import HttpProxy
 
 _LONGEST_ANSWER = 16 * 1024
 _OK = range(200, 300)
+_STATUS = re.compile(rb"HTTP/1\.[0-9] ([1-9][0-9]{2})(?: |\r\n|\Z)")
 
 
 class ProxyError(Exception):
@@ -120,11 +122,11 @@ class _Opening(Protocol):
             if len(self._answer) > _LONGEST_ANSWER:
                 self._fail("does not answer as a proxy does")
             return
-        words = head.split(b"\r\n")[0].split(b" ")
-        if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
+        found = _STATUS.match(head)
+        if found is None:
             self._fail("does not answer as a proxy does")
-        elif int(words[1]) not in _OK:
-            self._fail(refusal(int(words[1])))
+        elif int(found[1]) not in _OK:
+            self._fail(refusal(int(found[1])))
         else:
             self._hand_over(rest)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...threads import IThreads
 from ...transfer.peers import PLUGIN
-from ..resource import Reply
+from ..resource import Reply, encode
 from ..server import StreamingRequest
 from ..system import plugin_json
 from .unions import Union, as_reply
@@ -53,4 +53,4 @@ def _with_transfers(body: bytes) -> bytes:
     found = value["Plugins"].get(PLUGIN)
     known = found if isinstance(found, dict) else {}
     value["Plugins"][PLUGIN] = {**plugin_json()} | known | {"Enabled": True}
-    return json.dumps(value, indent=3, ensure_ascii=False).encode()
+    return encode(json.dumps(value, indent=3, ensure_ascii=False))
