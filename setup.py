@@ -16,6 +16,7 @@ setup(
     packages=[*find_packages(include=["txtransfers", "txtransfers.*"]), "twisted.plugins"],
     package_data={
         "txtransfers": ["py.typed"],
+        "txtransfers.web": ["openapi.json"],
         "txtransfers.web.explorer": ["static/*"],
         "txtransfers.web.gateway": ["*.js"],
     },
@@ -41,10 +42,13 @@ setup(
         "test": [
             "coverage>=7.4",
             "hypothesis>=6.100",
+            "jsonschema-rs>=0.40",  # schemathesis's own
             "mypy>=1.10",
             "mypy-zope>=1.0.5",
             "numpy>=1.26",
+            "PyYAML>=6.0",
             "ruff>=0.5",
+            "schemathesis>=4.0",
             "trustme>=1.1.0",
             "types-setuptools",
         ],

@@ -484,7 +484,7 @@ class AccessTests(ConfigTestCase):
     def test_origins(self) -> None:
         origin = "https://pacs.example.org:8443"
         self.assertEqual((origin,), self.value(AllowedOrigins=[origin]).allowed_origins)
-        for bad in ("*", "pacs.example.org", "https://a/", "ftp://a", 1):
+        for bad in ("*", "pacs.example.org", "https://a/", "ftp://a", "http://[", 1):
             self.assertIn("AllowedOrigins: expected", self.refused(AllowedOrigins=[bad]))
 
     def test_users(self) -> None:

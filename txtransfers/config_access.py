@@ -80,10 +80,17 @@ def _origins(key: Key, value: object, _path: str, _problems: list[str]) -> tuple
     if not isinstance(value, list | tuple):
         raise unlike(key, value)
     for origin in value:
-        parts = urlsplit(origin) if isinstance(origin, str) else urlsplit("")
-        if parts.scheme not in ("http", "https") or f"{parts.scheme}://{parts.netloc}" != origin:
+        if not _is_origin(origin):
             raise BadValueError(f"expected {key.kind.value}, found {describe(origin)} in it")
     return tuple(value)
+
+
+def _is_origin(value: object) -> bool:
+    try:
+        parts = urlsplit(value) if isinstance(value, str) else urlsplit("")
+    except ValueError:  # brackets that are no IPv6 address
+        return False
+    return parts.scheme in ("http", "https") and f"{parts.scheme}://{parts.netloc}" == value
 
 
 ACCESS: Mapping[Kind, Converter] = {

@@ -29,6 +29,7 @@ from .caching import policy
 from .chunks import Chunks
 from .events import EventStream
 from .explorer import Explorer
+from .openapi import Description
 from .peers import PeerParts, ProbePeers
 from .resource import (
     NotFoundParent,
@@ -296,5 +297,6 @@ def transfers_tree(parts: "SiteParts") -> Resource:
     root.putChild(b"push", Pushes(parts.transactions, threads, clock, parts.bandwidth))
     root.putChild(b"explorer", Explorer(parts.settings.name, parts.archive is not None))
     root.putChild(b"events", EventStream(parts.jobs, clock))
+    root.putChild(b"openapi.json", Description(parts.gateway is not None))
     root.putChild(b"bandwidth", BandwidthNode(parts.bandwidth, threads))
     return root
