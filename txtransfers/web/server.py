@@ -183,6 +183,13 @@ class StreamingChannel(HTTPChannel):
         """A line that is too long gets an answer, not just a closed connection."""
         self._respondToBadRequestAndDisconnect()
 
+    def lineReceived(self, line: bytes) -> None:
+        """Refuse a header that goes on in the next line: not all see it so (RFC 9112, 5.2)."""
+        if line[:1] in (b" ", b"\t"):
+            self._respondToBadRequestAndDisconnect()
+        else:
+            super().lineReceived(line)
+
     def headerReceived(self, line: bytes) -> bool:
         """Refuse what a proxy in front of us may read otherwise than we do: see RFC 9112."""
         name, _colon, value = (part.strip(b" \t") for part in line.partition(b":"))

@@ -11,7 +11,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from ..config import Settings
-from ..errors import Forbidden, ForeignOrigin, TooBusy, TransfersError
+from ..errors import BadParameter, Forbidden, ForeignOrigin, TooBusy, TransfersError
 from ..jobs.runner import JobRunner
 from ..store.interfaces import IArchive, IInstanceStore
 from ..threads import IThreads
@@ -129,6 +129,13 @@ class GuardedSite(StreamingSite):
             request.setHeader(name, value)
         if self._settings.authentication_enabled:
             request.setHeader("Cache-Control", "no-store")
+        if not request.uri.startswith((b"/", b"*")):
+            return Refused(
+                BadParameter(
+                    "This is no proxy: what is asked for must begin with a slash, not with an"
+                    " address"
+                )
+            )
         if not self._settings.remote_access_allowed and not is_local(request.getClientAddress()):
             return Refusal(403, {})
         if self._is_foreign(request):
