@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.real_parts import need
 from txtransfers import config
 from txtransfers.config_keys import KEYS, PEER_KEYS, STORE_KEYS, TRANSFERS_KEYS
+from txtransfers.config_limits import LIMITS_KEYS
 from txtransfers.transfer.incoming import Counters
 from txtransfers.web.resource import METHODS
 from txtransfers.web.site import SiteParts, make_site
@@ -154,7 +155,7 @@ class SecurityTests(SynchronousTestCase):
 class PageTests(SynchronousTestCase):
     def test_every_configuration_key(self) -> None:
         text = text_of(DOCS / "configuration.md")
-        for key in (*KEYS, *TRANSFERS_KEYS, *STORE_KEYS, *PEER_KEYS):
+        for key in (*KEYS, *TRANSFERS_KEYS, *LIMITS_KEYS, *STORE_KEYS, *PEER_KEYS):
             self.assertIn(f"`{key.name}`", text)
 
     def test_links_lead_somewhere(self) -> None:

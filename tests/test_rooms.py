@@ -14,6 +14,7 @@ ORDER = (
     {"wire"},
     {
         *("audit", "config", "config_access", "config_bandwidth", "config_foreign", "config_keys"),
+        "config_limits",
         *("config_peers", "config_tls", "passwords", "reloading", "tls"),
         *(
             "config_store",

@@ -45,6 +45,7 @@ class Kind(Enum):
     STORE = 'an object { "Type" : ... }'
     WEBHOOKS = 'an array of { "Url", "Secret" }'
     SECTION = "an object"
+    LIMITS = "an object of limits"
 
 
 @attrs.frozen
@@ -271,6 +272,7 @@ KEYS = (
         maximum=2**40,
     ),
     Key("OrthancPeers", "peers", Kind.PEERS, {}, "The peers, by name; see below.", secret=True),
+    Key("Limits", "limits", Kind.LIMITS, {}, "What clients may take; see below."),
     Key("Store", "store", Kind.STORE, {}, "Where instances live; see below."),
     Key("Transfers", "transfers", Kind.SECTION, {}, "The transfers themselves; see below."),
 )
