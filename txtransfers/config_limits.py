@@ -7,6 +7,7 @@ import attrs
 
 from txtransfers.config_keys import KIBIBYTE, MEBIBYTE, SHORTEST, Key, Kind
 from txtransfers.config_values import SCALARS, check_known, read_keys, read_object
+from txtransfers.wire.pushes import PushLimits
 
 LIMITS_KEYS = (
     Key(
@@ -203,6 +204,11 @@ def read_limits(key: Key, value: object, path: str, problems: list[str]) -> Limi
     found = read_object(key, value)
     check_known([known.name for known in LIMITS_KEYS], found, path, problems)
     return LimitsSettings(**read_keys(LIMITS_KEYS, found, path, problems, SCALARS))
+
+
+def push_limits(limits: LimitsSettings) -> PushLimits:
+    """Those of a push."""
+    return PushLimits(limits.instances, limits.buckets, limits.chunks)
 
 
 LIMITS = {Kind.LIMITS: read_limits}

@@ -33,6 +33,7 @@ from twisted.python.usage import Options as UsageOptions
 from . import __version__, audit
 from .audit import AuditLog
 from .config import PeerSettings, Settings, default, load
+from .config_limits import push_limits
 from .errors import ConfigurationError, TransfersError, UnknownResource
 from .jobs.announcements import Announcements
 from .jobs.events import LONGEST_LIST, Events
@@ -334,6 +335,7 @@ class Daemon(Service):
             self._store,
             transfers.max_push_transactions,
             Slots(max(1, transfers.cache_size // STREAMED)),
+            push_limits(self._settings.limits),
         )
         self._parts = Parts(
             reactor,

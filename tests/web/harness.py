@@ -22,6 +22,7 @@ from zope.interface import implementer
 from tests.limits import local_time
 from txtransfers.audit import AuditLog
 from txtransfers.config import Settings, parse
+from txtransfers.config_limits import push_limits
 from txtransfers.config_peers import PeerSettings
 from txtransfers.errors import PeerUnreachable, TransfersError
 from txtransfers.jobs.events import LONGEST_LIST, Events
@@ -306,7 +307,12 @@ class House:
             lambda job: self.auditor.job_ended(job) if self.auditor else None,
         )
         self.transactions = PushTransactions(
-            self.clock, self.threads, self.store, transfers.max_push_transactions, Slots(8)
+            self.clock,
+            self.threads,
+            self.store,
+            transfers.max_push_transactions,
+            Slots(8),
+            push_limits(self.settings.limits),
         )
         self.made: list[str] = []
         self.gateway = self._make_gateway(endpoint)

@@ -30,6 +30,7 @@ from ..wire.codec import Codec
 from ..wire.identifiers import is_identifier
 from ..wire.plan import check_plan
 from ..wire.pushes import (
+    PushLimits,
     PushRequest,
     PushState,
     PushStatus,
@@ -86,8 +87,13 @@ class PushTransactions:
         store: IInstanceStore,
         room: int,
         bodies: Slots,
+        limits: PushLimits | None = None,
     ) -> None:
-        """:param room: ``MaxPushTransactions``. :param bodies: buckets that may arrive at once."""
+        """:param room: ``MaxPushTransactions``. :param bodies: buckets that may arrive at once.
+
+        :param limits: of those that are opened; None for none.
+        """
+        self.limits = limits
         self._clock = clock
         self._threads = threads
         self._store = store

@@ -78,7 +78,7 @@ def make_site(parts: SiteParts) -> StreamingSite:
     if parts.gateway is not None:
         tree = gateway_tree(parts, parts.gateway, transfers_tree(parts), jobs, metrics)
         door = Door(parts.gateway.upstream, parts.clock)
-        return GuardedSite(tree, settings, access, parts.auditor, door)
+        return GuardedSite(tree, settings, access, parts.clock, parts.auditor, door)
     root = Front()
     root.putChild(b"transfers", transfers_tree(parts))
     root.putChild(b"jobs", jobs)
@@ -94,7 +94,7 @@ def make_site(parts: SiteParts) -> StreamingSite:
         tools.putChild(b"lookup", LookupTool(archive))
         tools.putChild(b"find", FindTool(archive))
         tools.putChild(b"count-resources", CountTool(archive))
-    return GuardedSite(root, settings, access, parts.auditor)
+    return GuardedSite(root, settings, access, parts.clock, parts.auditor)
 
 
 @attrs.frozen
@@ -113,11 +113,12 @@ class GuardedSite(StreamingSite):
         root: IResource,
         settings: Settings,
         access: Access,
+        clock: IReactorTime,
         auditor: Auditor | None,
         door: Door | None = None,
     ) -> None:
         """:param door: whether the Orthanc to which requests are handed on guards itself."""
-        super().__init__(root, settings.http_timeout, settings.keep_alive)
+        super().__init__(root, settings.http_timeout, settings.keep_alive, settings.limits, clock)
         self._settings = settings
         self.access = access
         self._auditor = auditor
@@ -170,7 +171,15 @@ class GuardedSite(StreamingSite):
                     f"User {user.name} may not do this: it needs one of {names} (Permissions)"
                 )
             )
-        if self._auditor is not None:
+        return self.take_body(request, wanted)
+
+    def take_body(self, request: Request, wanted: Wanted, audited: bool = True) -> IResource:
+        """What is wanted, unless too many bodies are coming already."""
+        try:
+            cast(StreamingRequest, request).take_body()
+        except TooBusy as error:
+            return Refused(error)
+        if self._auditor is not None and audited:
             self._auditor.watch(cast(StreamingRequest, request), wanted.segments)
         return wanted.resource
 
@@ -213,7 +222,7 @@ class Ask(ApiResource):
     async def _find(self, request: Request) -> IResource:
         """Let them in where Orthanc asks who they are; where it does not, we do."""
         if await self._door.guards_itself():
-            return self._hand_on
+            return self._site.take_body(request, self._wanted, audited=False)
         return self._site.enter(request, self._user, self._wanted)
 
 

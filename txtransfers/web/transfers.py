@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from ..errors import BadParameter, UnknownResource, WrongLength
+from ..errors import BadParameter, UnknownResource, UrlTooLong, WrongLength
 from ..jobs.model import Direction
 from ..jobs.runner import JobRunner
 from ..store.interfaces import IArchive, IInstanceStore
@@ -115,6 +115,7 @@ class InstanceBytes(TransfersResource):
 
     async def get(self, request: StreamingRequest) -> None:
         """Stream them; an answer that cannot be given whole ends with a cut connection."""
+        _check_url(request)
         offset = _size_argument(request, "offset")
         size = _size_argument(request, "size")
         wanted = argument(request, "compression")
@@ -157,6 +158,17 @@ class InstanceBytes(TransfersResource):
             offset = 0
             left = None if left is None else left - part
         return chunks
+
+
+def _check_url(request: StreamingRequest) -> None:
+    site, length = request.channel.site, len(request.uri)
+    most = site.limits.chunks_url_length
+    if length > most:
+        site.refusals.note("MaxChunksUrlLength", request.channel.host)
+        raise UrlTooLong(
+            f"The URL has {length} bytes, more than {most} (MaxChunksUrlLength in Limits here):"
+            " ask for fewer instances at once"
+        )
 
 
 def _size_argument(request: StreamingRequest, name: str) -> int:
@@ -256,7 +268,8 @@ class Pushes(TransfersResource):
 
     async def post(self, request: StreamingRequest) -> Any:
         """Open a transaction."""
-        push = await self._threads.run(pushes.parse_push, await read_body(request))
+        body, limits = await read_body(request), self._transactions.limits
+        push = await self._threads.run(pushes.parse_push, body, limits)
         id_, already_stored = await self._transactions.open(push)
         opened = pushes.PushOpened(id_, f"/transfers/push/{id_}", None)
         if push.extension is not None:

@@ -34,6 +34,31 @@ _MOST_AWAITED = 4096
 
 
 @attrs.frozen
+class PushLimits:
+    """What a push may have: instances, buckets, and chunks in all of these together.
+
+    The names of the keys of the configuration are part of what is said.
+    """
+
+    instances: int = 2**31
+    buckets: int = _MOST_BUCKETS
+    chunks: int = 2**31
+
+    def check(self, instances: int, buckets: int, chunks: int) -> None:
+        """Refuse what has more.
+
+        :raises BadMessage: names the limit, and both numbers.
+        """
+        for count, most, what, key in (
+            (instances, self.instances, "instances", "MaxInstances"),
+            (buckets, self.buckets, "buckets", "MaxBuckets"),
+            (chunks, self.chunks, "chunks", "MaxChunks"),
+        ):
+            if count > most:
+                raise BadMessage(f"It has {count} {what}, more than {most} ({key} in Limits here)")
+
+
+@attrs.frozen
 class PushExtension:
     """What is added to a push between daemons that know it (``docs/protocol.md``).
 
@@ -171,9 +196,11 @@ class _Status(msgspec.Struct):
     Partial: dict[str, str] = {}
 
 
-def parse_push(body: bytes) -> PushRequest:
-    """The body of ``POST /transfers/push``."""
+def parse_push(body: bytes, limits: PushLimits | None = None) -> PushRequest:
+    """The body of ``POST /transfers/push``. :param limits: None for none."""
     raw = decode(body, _Push)
+    if limits is not None:
+        limits.check(len(raw.Instances), len(raw.Buckets), sum(map(len, raw.Buckets)))
     compression = parse_codec(raw.Compression)
     for number, bucket in enumerate(raw.Buckets):
         if len(bucket) > MAX_CHUNKS_PER_BUCKET:
