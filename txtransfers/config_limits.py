@@ -7,6 +7,7 @@ import attrs
 
 from txtransfers.config_keys import KIBIBYTE, MEBIBYTE, SHORTEST, Key, Kind
 from txtransfers.config_values import SCALARS, check_known, read_keys, read_object
+from txtransfers.wire.inflation import Inflation, Unpacking
 from txtransfers.wire.pushes import PushLimits
 
 LIMITS_KEYS = (
@@ -208,7 +209,13 @@ def read_limits(key: Key, value: object, path: str, problems: list[str]) -> Limi
 
 def push_limits(limits: LimitsSettings) -> PushLimits:
     """Those of a push."""
-    return PushLimits(limits.instances, limits.buckets, limits.chunks)
+    inflation = Inflation(limits.inflation_ratio)
+    return PushLimits(limits.instances, limits.buckets, limits.chunks, inflation)
+
+
+def unpacking(limits: LimitsSettings) -> Unpacking:
+    """What a ZIP archive may hold."""
+    return Unpacking(limits.instances, Inflation(limits.inflation_ratio, limits.inflated_size))
 
 
 LIMITS = {Kind.LIMITS: read_limits}

@@ -33,7 +33,7 @@ from twisted.python.usage import Options as UsageOptions
 from . import __version__, audit
 from .audit import AuditLog
 from .config import PeerSettings, Settings, default, load
-from .config_limits import push_limits
+from .config_limits import push_limits, unpacking
 from .errors import ConfigurationError, TransfersError, UnknownResource
 from .jobs.announcements import Announcements
 from .jobs.events import LONGEST_LIST, Events
@@ -347,6 +347,7 @@ class Daemon(Service):
                 transfers.max_http_retries,
                 transfers.peer_commit_timeout,
                 transfers.delta,
+                push_limits(self._settings.limits).inflation,
             ),
             str(uuid4()),
             Bandwidth(
@@ -358,6 +359,13 @@ class Daemon(Service):
         )
 
     def _make_store(self) -> EmbeddedStore | OrthancStore:
+        limits, store = self._settings.limits, self._open_store()
+        store.space.limit(limits.staging_size, limits.free_disk)
+        if isinstance(store, EmbeddedStore):
+            store.unpacking = unpacking(limits)
+        return store
+
+    def _open_store(self) -> EmbeddedStore | OrthancStore:
         settings, count = self._settings, self._settings.transfers.commit_threads_count
         if settings.store is None:
             return EmbeddedStore(

@@ -1,5 +1,7 @@
 """What one client, and all together, may take: each limit, and that those who keep to it pass."""
 
+import gzip
+import random
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -9,6 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.web.harness import Answer, Connection, FakePeer, House, make_dicom
 from tests.web.test_hostile import FILE, ID, chunk, instance, opening
 from txtransfers.config_limits import LIMITS_KEYS
+from txtransfers.wire import inflation
+from txtransfers.wire.codec import Codec, Coding
+from txtransfers.wire.codecs import encoder
 from txtransfers.wire.pushes import PushLimits
 
 MB = 2**20
@@ -392,6 +397,49 @@ class PushTests(LimitsCase):
         self.make()
         body = b'{"Instances":[1.5' + b",1.5" * (3 * MB) + b"],}"
         self.refused(self.house.request("POST", "/transfers/push", body), 400, "JSON")
+
+
+class InflationTests(LimitsCase):
+    """Beside what is declared, how many times its size a body may become."""
+
+    def put(self, data: bytes, codec: str, body: bytes) -> Answer:
+        instances, buckets = [instance(data=data)], [[chunk(size=len(data))]]
+        opened = self.house.request("POST", "/transfers/push", opening(instances, buckets, "gzip"))
+        path = f"{opened.json()['Path']}/0?codec={codec}"
+        return self.house.request("PUT", path, body)
+
+    def test_buckets(self) -> None:
+        self.make(MaxInflationRatio=100)
+        data = make_dicom(5000, "1.2.3") + bytes(3 * MB)
+        zstd = encoder(Coding(Codec.ZSTD, 1))
+        slices = [zstd.encode(data[n : n + MB]) for n in range(0, len(data), MB)]
+        bodies = {"gzip": gzip.compress(data), "zstd": b"".join(slices) + zstd.finish()}
+        for codec, body in bodies.items():
+            self.assertEqual(200, self.put(data, codec, body).status, codec)
+        self.patch(inflation, "FREE", MB)
+        for codec, body in bodies.items():
+            self.refused(self.put(data, codec, body), 400, "MaxInflationRatio", "100")
+            self.house.clock.advance(61)
+        self.assertEqual(200, self.put(data, "none", data).status)
+        self.house.clock.advance(61)
+        other = random.Random(1).randbytes(3 * MB)
+        self.assertEqual(200, self.put(other, "gzip", gzip.compress(other)).status)
+
+    def test_uploads(self) -> None:
+        limits = {"MaxInflationRatio": 100, "MaxInflatedSize": 3}
+        self.house = House({"Limits": limits}, folder=self.mktemp())
+        self.addCleanup(self.house.stop)
+
+        def post(data: bytes) -> Answer:
+            coding = {"Content-Encoding": "gzip"}
+            return self.house.request("POST", "/instances", gzip.compress(data), coding)
+
+        self.assertEqual(200, post(make_dicom(2 * MB, "1.2.3") + bytes(MB // 2)).status)
+        self.refused(post(make_dicom(5000, "1.2.4") + bytes(3 * MB)), 413, "MaxInflatedSize")
+        self.patch(inflation, "FREE", MB)
+        answer = post(make_dicom(5000, "1.2.5") + bytes(2 * MB))
+        self.refused(answer, 400, "MaxInflationRatio")
+        self.assertEqual(1, len(self.house.request("GET", "/instances").json()))
 
 
 class RefusalTests(LimitsCase):

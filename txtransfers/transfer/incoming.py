@@ -30,6 +30,7 @@ from ..wire.codec import Codec
 from ..wire.identifiers import is_identifier
 from ..wire.plan import check_plan
 from ..wire.pushes import (
+    UNLIMITED_PUSH,
     PushLimits,
     PushRequest,
     PushState,
@@ -87,11 +88,11 @@ class PushTransactions:
         store: IInstanceStore,
         room: int,
         bodies: Slots,
-        limits: PushLimits | None = None,
+        limits: PushLimits = UNLIMITED_PUSH,
     ) -> None:
         """:param room: ``MaxPushTransactions``. :param bodies: buckets that may arrive at once.
 
-        :param limits: of those that are opened; None for none.
+        :param limits: of those that are opened.
         """
         self.limits = limits
         self._clock = clock
@@ -195,7 +196,9 @@ class PushTransactions:
             self.counters.commit_seconds += seconds
             self._traffic.pop(id_, None)
 
-        transaction = PushTransaction(self._clock, self._threads, incoming, request, committed)
+        transaction = PushTransaction(
+            self._clock, self._threads, incoming, request, committed, self.limits.inflation
+        )
         self._transactions[id_] = transaction
         return transaction
 

@@ -13,6 +13,7 @@ from zope.interface import Interface
 from ..errors import PeerRefused, SourceChanged, TransfersError
 from ..store.interfaces import IInstanceStore, Outcome
 from ..threads import IThreads
+from ..wire.inflation import UNLIMITED, Inflation
 from ..wire.messages import Compression, TransferRequest
 from ..wire.plan import Instance
 from .bandwidth import Bandwidth
@@ -42,12 +43,14 @@ class Limits:
     :ivar bucket_size: bytes; None where it follows the link.
     :ivar retries: of a bucket. :ivar commit_timeout: seconds that a peer may take to commit.
     :ivar delta: ``Transfers.Delta``; None: only where it costs no request of its own.
+    :ivar inflation: how much a bucket that is pulled may become.
     """
 
     bucket_size: int | None
     retries: int
     commit_timeout: float
     delta: bool | None = None
+    inflation: Inflation = UNLIMITED
 
 
 @attrs.frozen

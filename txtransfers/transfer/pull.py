@@ -261,7 +261,9 @@ class Pull:
         if not rest:
             return
         coding, size = self._codings.next(), bucket_size(rest)
-        sink = bucket_sink(self._parts.threads, incoming, rest, coding.codec)
+        sink = bucket_sink(
+            self._parts.threads, incoming, rest, coding.codec, self._parts.limits.inflation
+        )
         turn = Turn(self._memo.priority, self._memo.id)
         sink.limit(self._parts.bandwidth.receiving(turn, self._peer.name))
         self._sinks.add(sink)

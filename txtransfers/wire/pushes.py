@@ -13,6 +13,7 @@ import msgspec
 
 from ..errors import BadMessage
 from .codec import Codec, codec_names, parse_codec, read_codecs
+from .inflation import UNLIMITED, Inflation
 from .messages import (
     InstanceMessage,
     OpenedMessage,
@@ -37,12 +38,15 @@ _MOST_AWAITED = 4096
 class PushLimits:
     """What a push may have: instances, buckets, and chunks in all of these together.
 
+    :ivar inflation: of a bucket.
+
     The names of the keys of the configuration are part of what is said.
     """
 
     instances: int = 2**31
     buckets: int = _MOST_BUCKETS
     chunks: int = 2**31
+    inflation: Inflation = UNLIMITED
 
     def check(self, instances: int, buckets: int, chunks: int) -> None:
         """Refuse what has more.
@@ -56,6 +60,9 @@ class PushLimits:
         ):
             if count > most:
                 raise BadMessage(f"It has {count} {what}, more than {most} ({key} in Limits here)")
+
+
+UNLIMITED_PUSH = PushLimits()
 
 
 @attrs.frozen
