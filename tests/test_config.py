@@ -96,7 +96,7 @@ class DefaultTests(ConfigTestCase):
                     header_timeout=30,
                     minimum_body_rate=100,
                     header_size=32 * 2**10,
-                    chunks_url_length=16384,
+                    chunks_url_length=24576,
                     message_size=64 * 2**20,
                     uploads=512,
                     downloads=256,

@@ -69,7 +69,7 @@ LIMITS_KEYS = (
         "MaxChunksUrlLength",
         "chunks_url_length",
         Kind.INTEGER,
-        16384,
+        24576,
         "The length of a URL of /transfers/chunks; peers make 2,000 characters.",
         unit="bytes",
         minimum=2000,

@@ -30,7 +30,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
 
-from . import __version__, audit
+from . import __version__, audit, open_files
 from .audit import AuditLog
 from .config import PeerSettings, Settings, default, load
 from .config_limits import push_limits, unpacking
@@ -464,6 +464,9 @@ class Daemon(Service):
             log.info("{notice}", notice=notice)
         for warning in self._settings.warnings:
             log.warn("{warning}", warning=warning)
+        shortage = open_files.allow(self._settings.limits.connections * (2 if self._gateway else 1))
+        if shortage:
+            log.warn("{shortage}", shortage=shortage)
         log.info("TCP congestion control: {name}", name=self._congestion or current())
         try:
             self._store.start()

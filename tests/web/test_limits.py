@@ -334,6 +334,25 @@ class AtOnceTests(LimitsCase):
             [answer] = each.answers()
             self.assertEqual((200, True), (answer.status, answer.whole))
 
+    def test_compressed_answers_that_nobody_reads(self) -> None:
+        configuration = {"Transfers": {"CacheSize": 8}}
+        self.house = House(configuration)
+        data = make_dicom(3 * MB, "1.2.5")
+        target = f"/transfers/chunks/{self.house.store.add(data)}?compression=gzip"
+        slow = [self.house.connect() for _ in range(3)]
+        for each in slow:
+            each.stop_reading_after(1000)
+            each.request("GET", target)
+        self.assertFalse(self.house.site.load.keep(3 * MB))
+        for each in slow:
+            each.read_on()
+        answers = [each.answers()[0] for each in slow]
+        self.assertEqual([True, True, False],
+                         [bool(answer.header("Content-Length")) for answer in answers])  # fmt: skip
+        for answer in answers:
+            self.assertEqual(data, gzip.decompress(answer.body))
+        self.assertTrue(self.house.site.load.keep(8 * MB))
+
     def test_one_who_leaves_while_it_waits(self) -> None:
         self.make(MaxDownloads=1)
         large = self.house.store.add(make_dicom(5 * MB, "1.2.5"))

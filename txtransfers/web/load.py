@@ -28,7 +28,9 @@ class Load:
         one. :ivar messages: bytes of large messages that are being handled.
     """
 
-    def __init__(self, limits: LimitsSettings, refusals: Refusals) -> None:
+    def __init__(self, limits: LimitsSettings, refusals: Refusals, memory: int) -> None:
+        """:param memory: bytes for answers that are kept as a whole."""
+        self._whole = memory
         self._limits = limits
         self._refusals = refusals
         self.uploads = 0
@@ -83,6 +85,17 @@ class Load:
             self.messages.release(held)
 
         ended.addBoth(release)
+
+    def keep(self, size: int) -> bool:
+        """Whether an answer of so many bytes may be kept as a whole; :meth:`drop` must follow."""
+        if size > self._whole:
+            return False
+        self._whole -= size
+        return True
+
+    def drop(self, size: int) -> None:
+        """It is not kept any more."""
+        self._whole += size
 
     def _too_busy(self, limit: str, what: str, who: str) -> TooBusy:
         self._refusals.note(limit, who)

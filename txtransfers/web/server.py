@@ -553,18 +553,20 @@ class StreamingSite(Site):
         timeout: float,
         keep_alive: bool,
         limits: LimitsSettings,
+        memory: int,
         clock: Any,
     ) -> None:
         """:param timeout: seconds without a byte after which a client is given up.
 
         :param keep_alive: whether a connection may carry more than one request.
+        :param memory: bytes for answers that are kept as a whole.
         """
         super().__init__(resource, timeout=timeout, reactor=clock)
         self.limits = limits
         self.refusals = Refusals(clock)
         most_each = limits.connections_per_address
         self.connections = Connections(limits.connections, most_each, self.refusals)
-        self.load = Load(limits, self.refusals)
+        self.load = Load(limits, self.refusals, memory)
         self.keep_alive = keep_alive
         self.patience = timeout
         self.displayTracebacks = False

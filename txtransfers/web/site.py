@@ -118,7 +118,14 @@ class GuardedSite(StreamingSite):
         door: Door | None = None,
     ) -> None:
         """:param door: whether the Orthanc to which requests are handed on guards itself."""
-        super().__init__(root, settings.http_timeout, settings.keep_alive, settings.limits, clock)
+        super().__init__(
+            root,
+            settings.http_timeout,
+            settings.keep_alive,
+            settings.limits,
+            settings.transfers.cache_size,
+            clock,
+        )
         self._settings = settings
         self.access = access
         self._auditor = auditor

@@ -19,7 +19,7 @@ from ..transfer.directory import Directory
 from ..transfer.incoming import PushTransactions
 from ..transfer.received_push import committed_status
 from ..transfer.remote_pull import ask_to_pull
-from ..transfer.streams import BucketReader, ISlices, MemorySlices
+from ..transfer.streams import BucketReader, MemorySlices
 from ..wire import messages, pushes
 from ..wire.codec import ACCEPTED_CODECS, OURS, Codec, parse_codec, parse_coding, read_codecs
 from ..wire.messages import TransferRequest
@@ -121,20 +121,23 @@ class InstanceBytes(TransfersResource):
         wanted = argument(request, "compression")
         level = _size_argument(request, "level") if wanted == Codec.ZSTD.value else 0
         coding = parse_coding("none" if wanted is None else wanted, level)
+        load = request.channel.site.load
         chunks = await self._chunks(offset, size or None)
         reader = BucketReader(self._store, self._threads, tuple(chunks), coding)
         request.setHeader("Content-Type", _CONTENT_TYPES[coding.codec])
         size = sum(chunk.size for chunk in chunks)
-        source: ISlices = reader
-        if coding.codec is not Codec.NONE and size <= _WHOLE:
-            try:
-                slices = await reader.read_all()
-            finally:
-                reader.close()
-            source, size = MemorySlices(slices), sum(len(data) for data in slices)
-        if coding.codec is Codec.NONE or source is not reader:
+        flow = self._bandwidth.sending(asked(request))
+        if coding.codec is Codec.NONE:
             request.setHeader("Content-Length", str(size))
-        await stream(request, source, self._bandwidth.sending(asked(request)))
+        elif size <= _WHOLE and load.keep(size):
+            try:
+                slices = await _all_of(reader)
+                request.setHeader("Content-Length", str(sum(len(data) for data in slices)))
+                await stream(request, MemorySlices(slices), flow)
+            finally:
+                load.drop(size)
+            return
+        await stream(request, reader, flow)
 
     async def _chunks(self, offset: int, size: int | None) -> list[Chunk]:
         """The chunks from ``offset`` on; an unknown instance beyond the end of them is no error."""
@@ -158,6 +161,13 @@ class InstanceBytes(TransfersResource):
             offset = 0
             left = None if left is None else left - part
         return chunks
+
+
+async def _all_of(reader: BucketReader) -> list[bytes]:
+    try:
+        return await reader.read_all()
+    finally:
+        reader.close()
 
 
 def _check_url(request: StreamingRequest) -> None:
