@@ -55,6 +55,7 @@ class ConnectionTests(LimitsCase):
         busy = self.busy()
         idle = [self.house.connect() for _ in range(9)]
         self.assertTrue(self.usable(idle[0]))  # now the others have been idle for longer
+        self.house.clock.advance(1)
         new = self.house.connect()
         self.house.clock.advance(0)
         self.assertEqual([True] + [False] + [True] * 7, [each.is_open for each in idle])
@@ -62,6 +63,14 @@ class ConnectionTests(LimitsCase):
         self.assertTrue(busy.is_open)
         self.assertEqual(10, self.house.site.connections.count)
         self.assertEqual(1, self.counted("MaxConnections"))
+
+    def test_one_that_has_just_come_keeps_its_place(self) -> None:
+        self.make(MaxConnections=10)
+        first = [self.house.connect() for _ in range(10)]
+        new = self.house.connect()
+        new.request("GET", "/system")
+        self.refused(new.answers()[0], 503, "MaxConnections")
+        self.assertTrue(all(self.usable(each) for each in first))
 
     def test_where_all_are_busy_one_more_is_told_to_come_again(self) -> None:
         self.make(MaxConnections=10)
@@ -106,6 +115,7 @@ class ConnectionTests(LimitsCase):
                             "AuthenticationEnabled": False})  # fmt: skip
         flood = [self.house.connect("192.0.2.1") for _ in range(8)]
         others = [self.house.connect(f"192.0.2.{n}") for n in (2, 3)]
+        self.house.clock.advance(1)
         for n in range(4, 8):
             self.assertTrue(self.usable(self.house.connect(f"192.0.2.{n}")))
         self.assertEqual([False] * 4 + [True] * 4, [each.is_open for each in flood])

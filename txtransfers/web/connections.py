@@ -1,15 +1,21 @@
 """Who is connected: how many in all, and from one address, and who makes room for one more.
 
-A connection on which no request is under way is idle, also where half a request has come: one that
-has been idle for long is closed for one that is new, of whatever address has most of them. So
-neither a flood of connections nor many that are left open keep others out.
+A connection on which no request is under way is idle, also where half a request has come: the one
+that has been so for longest is closed for one that is new, of whatever address has most of them, so
+that many that are left open keep nobody out. One that has been idle for a moment stays: its next
+request may be on its way.
 """
 
 from collections import OrderedDict, defaultdict
 from typing import Protocol
 
+from twisted.internet.interfaces import IReactorTime
+
 from .refusals import Refusals
 from .slowdown import network_of
+
+KEPT_S = 1.0
+"""Seconds that a connection must have been idle to be closed for another one."""
 
 _MOST_TURNED_AWAY = 64
 """Connections that are told so at a time; others, beyond the limit too, are just closed."""
@@ -29,15 +35,16 @@ class IChannel(Protocol):
 class Connections:
     """See the module."""
 
-    def __init__(self, most: int, most_each: int, refusals: Refusals) -> None:
+    def __init__(self, clock: IReactorTime, most: int, most_each: int, refusals: Refusals) -> None:
         """:param most_each: of one address; 0 for any number."""
+        self._clock = clock
         self._most = most
         self._most_each = most_each
         self._refusals = refusals
         self._networks: dict[IChannel, str] = {}
         self._counts: defaultdict[str, int] = defaultdict(int)
-        self._idle: dict[str, OrderedDict[IChannel, None]] = {}
-        """By address; of one address, the one that has been idle for the longest time first."""
+        self._idle: dict[str, OrderedDict[IChannel, float]] = {}
+        """By address, and since when; of one address, the one that is so for longest first."""
         self._turned_away: set[IChannel] = set()
         self.opened = 0
         """Connections since the start."""
@@ -67,12 +74,13 @@ class Connections:
                 return "MaxConnections"
         self._networks[channel] = network
         self._counts[network] += 1
-        self._idle.setdefault(network, OrderedDict())[channel] = None
+        self.idles(channel)
         return ""
 
     def _close_idle(self, network: str) -> bool:
-        oldest = next(iter(self._idle.get(network, ())), None)
-        if oldest is None:
+        now = self._clock.seconds()
+        oldest, since = next(iter(self._idle.get(network, {}).items()), (None, now))
+        if oldest is None or now - since < KEPT_S:
             return False
         self.leave(oldest)
         oldest.make_room()
@@ -91,7 +99,8 @@ class Connections:
         """No request is under way there any more."""
         network = self._networks.get(channel)
         if network is not None:
-            self._idle.setdefault(network, OrderedDict())[channel] = None
+            idle = self._idle.setdefault(network, OrderedDict())
+            idle[channel] = self._clock.seconds()
 
     def leave(self, channel: IChannel) -> None:
         """The connection has ended; safe to call twice."""

@@ -116,6 +116,8 @@ class RequestBody:
         if not self.ended and self._failure is None and not sink.failed:
             self._waiter = Deferred()
             await self._waiter
+        if self.ended:
+            self._sink = None
         if self._failure is not None:
             self._failure.raiseException()
 
@@ -158,6 +160,7 @@ class RequestBody:
             self._settle()
 
     def _settle(self) -> None:
+        self._sink = None  # which knows its source: what it has collected would stay in memory
         on_end, self.on_end = self.on_end, None
         if on_end is not None:
             on_end()
@@ -564,8 +567,9 @@ class StreamingSite(Site):
         super().__init__(resource, timeout=timeout, reactor=clock)
         self.limits = limits
         self.refusals = Refusals(clock)
-        most_each = limits.connections_per_address
-        self.connections = Connections(limits.connections, most_each, self.refusals)
+        self.connections = Connections(
+            clock, limits.connections, limits.connections_per_address, self.refusals
+        )
         self.load = Load(limits, self.refusals, memory)
         self.keep_alive = keep_alive
         self.patience = timeout
