@@ -15,6 +15,7 @@ ORDER = (
     {
         *("audit", "config", "config_access", "config_bandwidth", "config_foreign", "config_keys"),
         "config_limits",
+        "metrics",
         "open_files",
         *("config_peers", "config_tls", "passwords", "reloading", "tls"),
         *(

@@ -41,6 +41,7 @@ from .jobs.journal import IJournal, MemoryJournal, SqliteJournal
 from .jobs.model import ENDED, Direction, Job
 from .jobs.runner import JobLimits, JobRunner
 from .jobs.webhooks import Webhooks
+from .metrics import PULL, PUSH, Measures
 from .orthanc.connection import connect, endpoint
 from .orthanc.rest import OrthancRest
 from .orthanc.store import OrthancStore
@@ -97,6 +98,8 @@ _JOBS_STOP_S = 1.5
 
 _TRANSACTIONS_STOP_S = 1.0
 """Seconds that commits may take to end. A longer one is done, or undone, at the next start."""
+
+_DIRECTIONS = {Direction.PUSH: PUSH, Direction.PULL: PULL}
 
 _TRANSFERS: Mapping[Direction, Callable[[Parts, Peer, TransferRequest, Memo], ITransfer]] = {
     Direction.PUSH: Push,
@@ -265,6 +268,9 @@ class Daemon(Service):
     def _build(self) -> None:
         reactor, settings = self._reactor, self._settings
         transfers = settings.transfers
+        self._measures = Measures(
+            {*settings.peers, *settings.registered_users, *settings.bearer_tokens}
+        )
         commits = min(_COMMITS_AT_ONCE, transfers.max_push_transactions)
         self._threads = Threads(
             reactor, _THREADS_BESIDE_COMMITS + transfers.commit_threads_count * commits
@@ -298,6 +304,7 @@ class Daemon(Service):
             self._describe_peer,
             Events(uuid4().hex[:8], lambda job: job_json(job, time.time(), LONGEST_LIST)),
             self._job_ended,
+            self._job_moved,
         )
 
     def _build_tls(self) -> None:
@@ -356,6 +363,7 @@ class Daemon(Service):
                 transfers.bandwidth,
                 {name: peer.bandwidth for name, peer in self._settings.peers.items()},
             ),
+            self._measures,
         )
 
     def _make_store(self) -> EmbeddedStore | OrthancStore:
@@ -442,6 +450,16 @@ class Daemon(Service):
 
     def _job_ended(self, job: Job) -> None:
         self._auditor.job_ended(job)
+        direction = _DIRECTIONS.get(job.direction)
+        if direction is not None:
+            runtime = job.progress.seconds
+            self._measures.job_ended(job.request.peer, direction, job.state.value, runtime)
+
+    def _job_moved(self, job: Job, size: int, retries: int) -> None:
+        direction = _DIRECTIONS.get(job.direction)
+        if direction is not None:
+            self._measures.travelled(job.request.peer, direction, size)
+            self._measures.tried_again(job.request.peer, direction, retries)
 
     def _make_transfer(
         self, direction: Direction, request: TransferRequest, memo: Memo
@@ -504,6 +522,9 @@ class Daemon(Service):
                 self._parts.bandwidth,
                 self._gateway,
                 self._auditor,
+                self._measures,
+                self._store,
+                self._memory,
             )
         )
 

@@ -29,6 +29,7 @@ from txtransfers.jobs.events import LONGEST_LIST, Events
 from txtransfers.jobs.journal import MemoryJournal
 from txtransfers.jobs.model import Direction
 from txtransfers.jobs.runner import JobLimits, JobRunner
+from txtransfers.metrics import Measures
 from txtransfers.store.archive import EmbeddedArchive
 from txtransfers.store.dicom import Header
 from txtransfers.store.embedded import EmbeddedStore
@@ -337,6 +338,9 @@ class House:
                 self.bandwidth,
                 self.gateway,
                 auditor,
+                Measures({*self.peers, *self.settings.registered_users}),
+                self.store if folder is not None else None,
+                self.parts.memory,
             )
         )
         self.site.reactor = self.clock  # type: ignore[assignment]

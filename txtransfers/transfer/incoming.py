@@ -115,6 +115,16 @@ class PushTransactions:
         """How many more there is room for."""
         return max(0, self._room - len(self._transactions) - self._opening)
 
+    @property
+    def open_count(self) -> int:
+        """How many are open."""
+        return len(self._transactions)
+
+    @property
+    def is_refusing(self) -> bool:
+        """Whether the daemon is being stopped."""
+        return self._refusing
+
     async def open(self, request: PushRequest) -> tuple[str, frozenset[int]]:
         """Open a transaction; gives its identifier, and which instances need not be sent.
 

@@ -11,6 +11,7 @@ import attrs
 from zope.interface import Interface
 
 from ..errors import PeerRefused, SourceChanged, TransfersError
+from ..metrics import Measures
 from ..store.interfaces import IInstanceStore, Outcome
 from ..threads import IThreads
 from ..wire.inflation import UNLIMITED, Inflation
@@ -60,6 +61,7 @@ class Parts:
     :ivar originator: the uuid of this daemon's life.
     :ivar memory: bytes for buckets in flight, of all transfers together (``CacheSize``).
     :ivar bandwidth: how fast they may be.
+    :ivar measures: are told of buckets and commits.
     :ivar speeds: of the codecs, as learned. :ivar cores: that may compress.
     """
 
@@ -70,6 +72,7 @@ class Parts:
     limits: Limits
     originator: str
     bandwidth: Bandwidth
+    measures: Measures = attrs.Factory(Measures)
     speeds: CodecSpeeds = attrs.Factory(CodecSpeeds)
     cores: int = attrs.Factory(usable_cores)
 

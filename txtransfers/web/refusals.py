@@ -5,6 +5,19 @@ from collections import Counter
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+NAMES = (
+    "HeaderTimeout",
+    "MaxChunksUrlLength",
+    "MaxConnections",
+    "MaxConnectionsPerAddress",
+    "MaxDownloads",
+    "MaxHeaderSize",
+    "MaxMessageSize",
+    "MaxUploads",
+    "MinimumBodyRate",
+)
+"""The limits of clients; those of a transfer are told in its own errors."""
+
 _SILENCE_S = 60.0
 """Seconds between two lines of the log about one limit: a flood is not to fill the disk."""
 

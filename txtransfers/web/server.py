@@ -26,6 +26,7 @@ from twisted.web.server import Request, Site
 
 from ..config_limits import LimitsSettings
 from ..errors import TransfersError
+from ..metrics import Measures
 from ..tls import reason_of
 from ..transfer.streams import READ_SIZE, lowest, read_at_most, widen
 from ..transfer.tcp import tune
@@ -458,6 +459,8 @@ class StreamingRequest(Request):
     """Whether the client sends its body only if it is told to (``Expect: 100-continue``)."""
     asker = ""
     """Who asks; empty where nobody is asked for a name."""
+    login = ""
+    """The user, or the name of the token."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -558,6 +561,7 @@ class StreamingSite(Site):
         limits: LimitsSettings,
         memory: int,
         clock: Any,
+        measures: Measures,
     ) -> None:
         """:param timeout: seconds without a byte after which a client is given up.
 
@@ -566,6 +570,7 @@ class StreamingSite(Site):
         """
         super().__init__(resource, timeout=timeout, reactor=clock)
         self.limits = limits
+        self.measures = measures
         self.refusals = Refusals(clock)
         self.connections = Connections(
             clock, limits.connections, limits.connections_per_address, self.refusals
@@ -604,7 +609,8 @@ class StreamingSite(Site):
                 channel.forceAbortClient()
 
     def log(self, request: Any) -> None:
-        """No access log: errors and jobs are logged where they happen."""
+        """No access log: errors and jobs are logged where they happen. Answers are counted."""
+        self.measures.answered(request.code)
 
     def getResourceFor(self, request: Request) -> IResource:
         """The resource of a path, whatever its slashes."""

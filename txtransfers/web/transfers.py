@@ -1,6 +1,8 @@
 """The routes of the protocol, section 2: one class a URL node below ``/transfers``."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -12,6 +14,7 @@ from twisted.web.server import Request
 from ..errors import BadParameter, UnknownResource, UrlTooLong, WrongLength
 from ..jobs.model import Direction
 from ..jobs.runner import JobRunner
+from ..metrics import RECEIVED, SERVED
 from ..store.interfaces import IArchive, IInstanceStore
 from ..threads import IThreads
 from ..transfer.bandwidth import Bandwidth
@@ -39,7 +42,7 @@ from .resource import (
     read_body,
     stream,
 )
-from .server import StreamingRequest
+from .server import StreamingRequest, StreamingSite
 
 if TYPE_CHECKING:
     from .site import SiteParts
@@ -121,23 +124,24 @@ class InstanceBytes(TransfersResource):
         wanted = argument(request, "compression")
         level = _size_argument(request, "level") if wanted == Codec.ZSTD.value else 0
         coding = parse_coding("none" if wanted is None else wanted, level)
-        load = request.channel.site.load
+        site = request.channel.site
         chunks = await self._chunks(offset, size or None)
         reader = BucketReader(self._store, self._threads, tuple(chunks), coding)
         request.setHeader("Content-Type", _CONTENT_TYPES[coding.codec])
         size = sum(chunk.size for chunk in chunks)
         flow = self._bandwidth.sending(asked(request))
-        if coding.codec is Codec.NONE:
-            request.setHeader("Content-Length", str(size))
-        elif size <= _WHOLE and load.keep(size):
-            try:
-                slices = await _all_of(reader)
-                request.setHeader("Content-Length", str(sum(len(data) for data in slices)))
-                await stream(request, MemorySlices(slices), flow)
-            finally:
-                load.drop(size)
-            return
-        await stream(request, reader, flow)
+        with _measured(site, request):
+            if coding.codec is Codec.NONE:
+                request.setHeader("Content-Length", str(size))
+            elif size <= _WHOLE and site.load.keep(size):
+                try:
+                    slices = await _all_of(reader)
+                    request.setHeader("Content-Length", str(sum(len(data) for data in slices)))
+                    await stream(request, MemorySlices(slices), flow)
+                finally:
+                    site.load.drop(size)
+                return
+            await stream(request, reader, flow)
 
     async def _chunks(self, offset: int, size: int | None) -> list[Chunk]:
         """The chunks from ``offset`` on; an unknown instance beyond the end of them is no error."""
@@ -161,6 +165,19 @@ class InstanceBytes(TransfersResource):
             offset = 0
             left = None if left is None else left - part
         return chunks
+
+
+@contextmanager
+def _measured(site: StreamingSite, request: StreamingRequest) -> Iterator[None]:
+    """Measure what is answered meanwhile; it has arrived where nothing is raised."""
+    started = site.reactor.seconds()
+    try:
+        yield
+    finally:
+        site.measures.travelled(request.login, SERVED, request.sentLength)
+    if request.sentLength:
+        seconds = site.reactor.seconds() - started
+        site.measures.bucket(request.login, SERVED, seconds, request.sentLength)
 
 
 async def _all_of(reader: BucketReader) -> list[bytes]:
@@ -345,7 +362,10 @@ class PushCommit(TransfersResource):
     async def post(self, request: StreamingRequest) -> Any:
         """Verify and store all; the body counts for nothing, where it is not our extension."""
         after = pushes.parse_commit(await read_body(request, _LONGEST_COMMIT))
+        site = request.channel.site
+        started = site.reactor.seconds()
         report = await self._transactions.commit(self._id, after or frozenset())
+        site.measures.committed(request.login, RECEIVED, site.reactor.seconds() - started)
         request.facts.update(Ids=report.ids, Instances=len(report.outcomes))
         return {} if after is None else {"ID": self._id, **committed_status(report).to_json()}
 
@@ -379,7 +399,7 @@ class PushBucket(TransfersResource):
         return {}
 
     async def _take(self, request: StreamingRequest) -> None:
-        transactions = self._transactions
+        transactions, site = self._transactions, request.channel.site
         started = self._clock.seconds()
         offset = _size_argument(request, "offset")
         named = argument(request, "codec")
@@ -397,6 +417,10 @@ class PushBucket(TransfersResource):
             await transactions.finish_bucket(self._id, sink, started)
         except WrongLength as error:
             raise WrongLength(f"Bucket {int(self._number)}: {error}") from None
+        finally:
+            site.measures.travelled(request.login, RECEIVED, sink.taken)
+        seconds = self._clock.seconds() - started
+        site.measures.bucket(request.login, RECEIVED, seconds, sink.taken)
 
 
 def transfers_tree(parts: "SiteParts") -> Resource:
