@@ -93,7 +93,7 @@ class DefaultTests(ConfigTestCase):
                     connections=2000,
                     connections_per_address=1000,
                     requests_per_connection=0,
-                    header_timeout=30,
+                    header_timeout=60,
                     minimum_body_rate=100,
                     header_size=32 * 2**10,
                     chunks_url_length=24576,

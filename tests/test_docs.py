@@ -141,15 +141,19 @@ class SentenceTests(SynchronousTestCase):
 
 class SecurityTests(SynchronousTestCase):
     def test_each_attack_has_its_test(self) -> None:
-        rows = re.findall(
-            r"^\| (?!attack|---|\*\*).*$", text_of(DOCS / "security.md"), re.MULTILINE
-        )
+        tried = text_of(DOCS / "security.md").partition("## What was tried against it")[2]
+        rows = re.findall(r"^\| (?!attack|---|\*\*).*$", tried, re.MULTILINE)
         self.assertGreater(len(rows), 30)
         for row in rows:
             tests = re.findall(r"`(tests\.[\w.]+)`", row)
             self.assertTrue(tests, row)
             for name in tests:
                 self.assertTrue(callable(namedAny(name)), name)
+
+    def test_the_table_of_limits_has_all(self) -> None:
+        table = text_of(DOCS / "security.md").partition("## Limits")[2].partition("\n## ")[0]
+        for key in LIMITS_KEYS:
+            self.assertIn(f"`{key.name}`", table)
 
 
 class PageTests(SynchronousTestCase):

@@ -40,7 +40,7 @@ LIMITS_KEYS = (
         "HeaderTimeout",
         "header_timeout",
         Kind.SECONDS,
-        30,
+        60,
         "How long a request's first line and headers may take, with what TLS begins with.",
         unit="s",
         minimum=SHORTEST,

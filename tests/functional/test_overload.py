@@ -10,6 +10,7 @@ from pathlib import Path
 
 from demo.daemon import Daemon, free_ports
 from tests.dicom_files import make
+from tests.functional.certified import CertifiedCase
 from tests.functional.live import HOST, LiveTestCase, ask, peer_url, study_of, wait_until
 
 MB = 2**20
@@ -232,3 +233,15 @@ class SenderTests(OverloadCase):
         text = self.failure(self.a, "send", study_of(next(iter(told.values()))))
         self.assert_says(text, "MaxStagingSize", str(MB))
         self.assertEqual([], json.loads(self.b.client.request("GET", "/instances")))
+
+
+class TlsTests(CertifiedCase):
+    def test_one_who_never_begins_with_tls(self) -> None:
+        (port,) = free_ports(1)
+        daemon = self.start("A", port, **self.tls(Limits={"HeaderTimeout": 0.5}))
+        half_a_hello = b"\x16\x03\x01\x02\x00\x01\x00"
+        slow = [connect(daemon.port), connect(daemon.port, half_a_hello)]
+        for each in slow:
+            self.addCleanup(each.close)
+        wait_until(lambda: all(map(is_cut, slow)), "the end of those that are slow")
+        self.assertTrue(daemon.client.get("/system")["IsHttpServerSecure"])
