@@ -297,6 +297,23 @@ class SizeTests(LimitsCase):
         self.assertEqual([200], [answer.status for answer in second.answers()])
         self.assertEqual(0, self.house.site.load.messages.held)
 
+    def test_a_large_message_that_comes_slowly_gives_way(self) -> None:
+        self.make(MaxMessageSize=1)
+        large = b"[" + b" " * (MB - 2) + b"]"
+        slow = self.house.connect()
+        slow.request("POST", "/transfers/lookup", b"[", {"Content-Length": str(len(large))})
+        for _ in range(100):
+            slow.send(b" " * 1000)
+            self.house.clock.advance(1)
+        self.assertTrue(slow.is_open)  # nobody waits
+        other = self.house.connect()
+        other.request("POST", "/transfers/lookup", large)
+        self.assertEqual([], other.answers())
+        self.house.clock.advance(5)
+        other.flush()
+        self.assertEqual([200], [answer.status for answer in other.answers()])
+        self.assertFalse(slow.is_open)
+
     def test_a_large_message_that_never_comes_gives_its_room_back(self) -> None:
         self.make(MaxMessageSize=1)
         for _ in range(3):

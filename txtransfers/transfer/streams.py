@@ -356,6 +356,7 @@ class Sink:
         if self._failure is not None:
             self._failure.raiseException()
         await self._finish()
+        self._source = None  # which knows us: what was collected would stay in memory
 
     async def idle(self) -> None:
         """Wait until nothing is being consumed; never raises."""

@@ -4,10 +4,11 @@ What is beyond is turned away with :class:`TooBusy`, or waits: nothing here grow
 ask for.
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 
 from ..config_limits import LimitsSettings
 from ..errors import TooBusy
@@ -16,6 +17,11 @@ from .refusals import Refusals
 
 RETRY_AFTER_S = 2
 """Seconds after which whoever was turned away may come again."""
+
+_MESSAGE_S = 60.0
+"""Seconds that a large message may take to come while others wait for its room."""
+
+_AGAIN_S = 5.0
 
 _SMALL = 64 * 1024
 """Bytes of a message that is too small to be counted."""
@@ -28,8 +34,11 @@ class Load:
         one. :ivar messages: bytes of large messages that are being handled.
     """
 
-    def __init__(self, limits: LimitsSettings, refusals: Refusals, memory: int) -> None:
+    def __init__(
+        self, clock: IReactorTime, limits: LimitsSettings, refusals: Refusals, memory: int
+    ) -> None:
         """:param memory: bytes for answers that are kept as a whole."""
+        self._clock = clock
         self._whole = memory
         self._limits = limits
         self._refusals = refusals
@@ -85,6 +94,31 @@ class Load:
             self.messages.release(held)
 
         ended.addBoth(release)
+
+    @contextmanager
+    def in_time(self, size: int, who: str, cut: Callable[[], None]) -> Iterator[None]:
+        """A message of so many bytes comes meanwhile: too slowly, where others wait.
+
+        :param cut: called then; it ends the connection.
+        """
+        if size <= _SMALL:
+            yield
+            return
+
+        def look() -> None:
+            if self.messages.waiting:
+                self._refusals.note("MinimumBodyRate", who)
+                cut()
+            else:
+                calls.append(self._clock.callLater(_AGAIN_S, look))
+                del calls[0]
+
+        calls = [self._clock.callLater(_MESSAGE_S, look)]
+        try:
+            yield
+        finally:
+            if calls[0].active():
+                calls[0].cancel()
 
     def keep(self, size: int) -> bool:
         """Whether an answer of so many bytes may be kept as a whole; :meth:`drop` must follow."""

@@ -158,9 +158,11 @@ async def read_body(request: StreamingRequest, limit: int | None = None) -> byte
         if limit == most:
             site.refusals.note("MaxMessageSize", request.channel.host)
         raise errors.BodyTooLarge(f"The body has {length} bytes, more than {limit}")
-    await site.load.message(limit if length is None else length, request.notifyFinish)
+    size, host = limit if length is None else length, request.channel.host
+    await site.load.message(size, request.notifyFinish)
     sink, parts = collecting_sink(limit)
-    await request.body.into(sink)
+    with site.load.in_time(size, host, request.abort):
+        await request.body.into(sink)
     await sink.finish()
     return b"".join(parts)
 

@@ -575,7 +575,7 @@ class StreamingSite(Site):
         self.connections = Connections(
             clock, limits.connections, limits.connections_per_address, self.refusals
         )
-        self.load = Load(limits, self.refusals, memory)
+        self.load = Load(clock, limits, self.refusals, memory)
         self.keep_alive = keep_alive
         self.patience = timeout
         self.displayTracebacks = False
