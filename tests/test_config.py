@@ -16,6 +16,7 @@ from txtransfers import config
 from txtransfers.config_access import Permission
 from txtransfers.config_foreign import IGNORED, PEER_REFUSED, PLUGINS, REFUSED
 from txtransfers.config_keys import KEYS, PEER_KEYS, STORE_KEYS, TRANSFERS_KEYS, Key
+from txtransfers.config_limits import LIMITS_KEYS
 from txtransfers.config_tls import HttpProxy
 from txtransfers.errors import ConfigurationError
 
@@ -88,6 +89,25 @@ class DefaultTests(ConfigTestCase):
                 overwrite_instances=False,
                 maximum_storage_size=0,
                 peers={},
+                limits=config.LimitsSettings(
+                    connections=2000,
+                    connections_per_address=1000,
+                    requests_per_connection=0,
+                    header_timeout=60,
+                    minimum_body_rate=100,
+                    header_size=32 * 2**10,
+                    chunks_url_length=24576,
+                    message_size=64 * 2**20,
+                    uploads=512,
+                    downloads=256,
+                    instances=500_000,
+                    buckets=500_000,
+                    chunks=1_000_000,
+                    inflated_size=0,
+                    inflation_ratio=200,
+                    staging_size=0,
+                    free_disk=64 * 2**20,
+                ),
                 store=None,
                 transfers=config.TransfersSettings(
                     threads=None,
@@ -125,7 +145,7 @@ class DefaultTests(ConfigTestCase):
                 mapping["x"] = "y"  # type: ignore[index]
 
     def test_every_default_is_within_its_own_limits(self) -> None:
-        for key in (*KEYS, *TRANSFERS_KEYS, *STORE_KEYS, *PEER_KEYS):
+        for key in (*KEYS, *TRANSFERS_KEYS, *LIMITS_KEYS, *STORE_KEYS, *PEER_KEYS):
             if isinstance(key.default, int):
                 self.assertTrue(key.minimum <= key.default <= key.maximum, key.name)
 
@@ -133,6 +153,7 @@ class DefaultTests(ConfigTestCase):
         for cls, keys, more in (
             (config.Settings, KEYS, {"notices", "warnings"}),
             (config.TransfersSettings, TRANSFERS_KEYS, set()),
+            (config.LimitsSettings, LIMITS_KEYS, set()),
             (config.PeerSettings, PEER_KEYS, {"extra"}),
             (config.OrthancSettings, STORE_KEYS[1:], set()),
         ):
@@ -326,6 +347,17 @@ class KeyTests(ConfigTestCase):
             "Transfers.BucketSize: expected from 1 to 1048575 KB, found the number 0",
             self.refused(Transfers={"BucketSize": 0}),
         )
+
+    def test_limits_out_of_range(self) -> None:
+        for key in LIMITS_KEYS:
+            for value in (-1, key.minimum - 1, key.maximum + 1, "1", True, None):
+                problem = self.refused(Limits={key.name: value})
+                self.assertTrue(problem.startswith(f"Limits.{key.name}: expected "), problem)
+        self.assertEqual(
+            'Limits.MaxUpload: unknown key; did you mean "MaxUploads"?',
+            self.refused(Limits={"MaxUpload": 1}),
+        )
+        self.assertIn("Limits: expected an object of limits", self.refused(Limits=[]))
 
     def test_infinite(self) -> None:
         [problem] = self.problems('{"HttpTimeout": 1e999}')
@@ -965,7 +997,8 @@ class SampleTests(SynchronousTestCase):
         return config.load(str(ROOT / "etc" / name), {})
 
     def test_every_sample_loads(self) -> None:
-        samples = sorted(path.name for path in (ROOT / "etc").glob("*.json"))
+        others = {"grafana-dashboard.json"}
+        samples = sorted({path.name for path in (ROOT / "etc").glob("*.json")} - others)
         self.assertIn("txtransfers.json", samples)
         for name in samples:
             self.load(name)
@@ -976,7 +1009,7 @@ class SampleTests(SynchronousTestCase):
         self.assertEqual({"nearby", "remote"}, set(peers))
         self.assertEqual(config.default(str(ROOT / "etc")), attrs.evolve(settings, peers={}))
         text = (ROOT / "etc" / "txtransfers.json").read_text(encoding="utf-8")
-        for key in (*KEYS, *TRANSFERS_KEYS, *STORE_KEYS, *PEER_KEYS):
+        for key in (*KEYS, *TRANSFERS_KEYS, *LIMITS_KEYS, *STORE_KEYS, *PEER_KEYS):
             self.assertIn(f'"{key.name}" : ', text)
 
     def test_the_sample_of_the_gateway(self) -> None:
@@ -1019,7 +1052,7 @@ class DocumentationTests(SynchronousTestCase):
 
     def test_every_key_that_is_read(self) -> None:
         lines = self.text.split("\n")
-        for key in (*KEYS, *TRANSFERS_KEYS, *STORE_KEYS, *PEER_KEYS):
+        for key in (*KEYS, *TRANSFERS_KEYS, *LIMITS_KEYS, *STORE_KEYS, *PEER_KEYS):
             self.assertIn(self.row(key), lines)
 
     def test_every_key_that_is_refused(self) -> None:

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.real_parts import need
 from txtransfers import config
 from txtransfers.config_keys import KEYS, PEER_KEYS, STORE_KEYS, TRANSFERS_KEYS
+from txtransfers.config_limits import LIMITS_KEYS
 from txtransfers.transfer.incoming import Counters
 from txtransfers.web.resource import METHODS
 from txtransfers.web.site import SiteParts, make_site
@@ -140,9 +141,8 @@ class SentenceTests(SynchronousTestCase):
 
 class SecurityTests(SynchronousTestCase):
     def test_each_attack_has_its_test(self) -> None:
-        rows = re.findall(
-            r"^\| (?!attack|---|\*\*).*$", text_of(DOCS / "security.md"), re.MULTILINE
-        )
+        tried = text_of(DOCS / "security.md").partition("## What was tried against it")[2]
+        rows = re.findall(r"^\| (?!attack|---|\*\*).*$", tried, re.MULTILINE)
         self.assertGreater(len(rows), 30)
         for row in rows:
             tests = re.findall(r"`(tests\.[\w.]+)`", row)
@@ -150,11 +150,16 @@ class SecurityTests(SynchronousTestCase):
             for name in tests:
                 self.assertTrue(callable(namedAny(name)), name)
 
+    def test_the_table_of_limits_has_all(self) -> None:
+        table = text_of(DOCS / "security.md").partition("## Limits")[2].partition("\n## ")[0]
+        for key in LIMITS_KEYS:
+            self.assertIn(f"`{key.name}`", table)
+
 
 class PageTests(SynchronousTestCase):
     def test_every_configuration_key(self) -> None:
         text = text_of(DOCS / "configuration.md")
-        for key in (*KEYS, *TRANSFERS_KEYS, *STORE_KEYS, *PEER_KEYS):
+        for key in (*KEYS, *TRANSFERS_KEYS, *LIMITS_KEYS, *STORE_KEYS, *PEER_KEYS):
             self.assertIn(f"`{key.name}`", text)
 
     def test_links_lead_somewhere(self) -> None:

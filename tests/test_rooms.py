@@ -14,6 +14,9 @@ ORDER = (
     {"wire"},
     {
         *("audit", "config", "config_access", "config_bandwidth", "config_foreign", "config_keys"),
+        "config_limits",
+        "metrics",
+        "open_files",
         *("config_peers", "config_tls", "passwords", "reloading", "tls"),
         *(
             "config_store",

@@ -18,6 +18,7 @@ from txtransfers.config_access import ACCESS, Permission, check_access
 from txtransfers.config_bandwidth import BANDWIDTH, BandwidthSettings
 from txtransfers.config_foreign import IGNORED, PLUGINS, REFUSED
 from txtransfers.config_keys import KEYS, TRANSFERS_KEYS, Key, Kind
+from txtransfers.config_limits import LIMITS, LimitsSettings
 from txtransfers.config_peers import PeerSettings, read_peers
 from txtransfers.config_store import OrthancSettings, leads_to, store_reader
 from txtransfers.config_tls import FILES, PEER_FILES, TLS, HttpProxy, make_absolute
@@ -34,6 +35,7 @@ from txtransfers.errors import ConfigurationError
 
 __all__ = [
     "BandwidthSettings",
+    "LimitsSettings",
     "OrthancSettings",
     "PeerSettings",
     "Settings",
@@ -136,6 +138,7 @@ class Settings:
     overwrite_instances: bool
     maximum_storage_size: int
     peers: Mapping[str, PeerSettings]
+    limits: LimitsSettings
     store: OrthancSettings | None
     transfers: TransfersSettings
     notices: tuple[str, ...]
@@ -225,6 +228,7 @@ _CONVERTERS: Mapping[Kind, Converter] = {
     **SCALARS,
     **ACCESS,
     **TLS,
+    **LIMITS,
     Kind.PEERS: read_peers,
     Kind.SECTION: _read_transfers,
 }

@@ -32,6 +32,7 @@ class Permission(Enum):
     RECEIVE = "receive"
     PUSH = "push"
     SEND = "send"
+    MONITOR = "monitor"
     ADMINISTER = "administer"
 
 

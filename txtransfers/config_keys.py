@@ -46,6 +46,7 @@ class Kind(Enum):
     CACHING = '"auto", "never", "revalidate" or "shared"'
     WEBHOOKS = 'an array of { "Url", "Secret" }'
     SECTION = "an object"
+    LIMITS = "an object of limits"
 
 
 @attrs.frozen
@@ -272,6 +273,7 @@ KEYS = (
         maximum=2**40,
     ),
     Key("OrthancPeers", "peers", Kind.PEERS, {}, "The peers, by name; see below.", secret=True),
+    Key("Limits", "limits", Kind.LIMITS, {}, "What clients may take; see below."),
     Key("Store", "store", Kind.STORE, {}, "Where instances live; see below."),
     Key("Transfers", "transfers", Kind.SECTION, {}, "The transfers themselves; see below."),
 )

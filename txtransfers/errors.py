@@ -84,6 +84,10 @@ class ForeignOrigin(TransfersError):
     """A page of another site asks for this, in the browser of somebody who is let in here."""
 
 
+class UrlTooLong(TransfersError):
+    """A request's URL is longer than this route takes."""
+
+
 class BodyTooLarge(TransfersError):
     """A request's body exceeds what this route takes."""
 

@@ -30,9 +30,10 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
 
-from . import __version__, audit
+from . import __version__, audit, open_files
 from .audit import AuditLog
 from .config import PeerSettings, Settings, default, load
+from .config_limits import push_limits, unpacking
 from .errors import ConfigurationError, TransfersError, UnknownResource
 from .jobs.announcements import Announcements
 from .jobs.events import LONGEST_LIST, Events
@@ -40,6 +41,7 @@ from .jobs.journal import IJournal, MemoryJournal, SqliteJournal
 from .jobs.model import ENDED, Direction, Job
 from .jobs.runner import JobLimits, JobRunner
 from .jobs.webhooks import Webhooks
+from .metrics import PULL, PUSH, Measures
 from .orthanc.connection import connect, endpoint
 from .orthanc.rest import OrthancRest
 from .orthanc.store import OrthancStore
@@ -96,6 +98,8 @@ _JOBS_STOP_S = 1.5
 
 _TRANSACTIONS_STOP_S = 1.0
 """Seconds that commits may take to end. A longer one is done, or undone, at the next start."""
+
+_DIRECTIONS = {Direction.PUSH: PUSH, Direction.PULL: PULL}
 
 _TRANSFERS: Mapping[Direction, Callable[[Parts, Peer, TransferRequest, Memo], ITransfer]] = {
     Direction.PUSH: Push,
@@ -264,6 +268,9 @@ class Daemon(Service):
     def _build(self) -> None:
         reactor, settings = self._reactor, self._settings
         transfers = settings.transfers
+        self._measures = Measures(
+            {*settings.peers, *settings.registered_users, *settings.bearer_tokens}
+        )
         commits = min(_COMMITS_AT_ONCE, transfers.max_push_transactions)
         self._threads = Threads(
             reactor, _THREADS_BESIDE_COMMITS + transfers.commit_threads_count * commits
@@ -297,6 +304,7 @@ class Daemon(Service):
             self._describe_peer,
             Events(uuid4().hex[:8], lambda job: job_json(job, time.time(), LONGEST_LIST)),
             self._job_ended,
+            self._job_moved,
         )
 
     def _build_tls(self) -> None:
@@ -334,6 +342,7 @@ class Daemon(Service):
             self._store,
             transfers.max_push_transactions,
             Slots(max(1, transfers.cache_size // STREAMED)),
+            push_limits(self._settings.limits),
         )
         self._parts = Parts(
             reactor,
@@ -345,6 +354,7 @@ class Daemon(Service):
                 transfers.max_http_retries,
                 transfers.peer_commit_timeout,
                 transfers.delta,
+                push_limits(self._settings.limits).inflation,
             ),
             str(uuid4()),
             Bandwidth(
@@ -353,9 +363,17 @@ class Daemon(Service):
                 transfers.bandwidth,
                 {name: peer.bandwidth for name, peer in self._settings.peers.items()},
             ),
+            self._measures,
         )
 
     def _make_store(self) -> EmbeddedStore | OrthancStore:
+        limits, store = self._settings.limits, self._open_store()
+        store.space.limit(limits.staging_size, limits.free_disk)
+        if isinstance(store, EmbeddedStore):
+            store.unpacking = unpacking(limits)
+        return store
+
+    def _open_store(self) -> EmbeddedStore | OrthancStore:
         settings, count = self._settings, self._settings.transfers.commit_threads_count
         if settings.store is None:
             return EmbeddedStore(
@@ -432,6 +450,16 @@ class Daemon(Service):
 
     def _job_ended(self, job: Job) -> None:
         self._auditor.job_ended(job)
+        direction = _DIRECTIONS.get(job.direction)
+        if direction is not None:
+            runtime = job.progress.seconds
+            self._measures.job_ended(job.request.peer, direction, job.state.value, runtime)
+
+    def _job_moved(self, job: Job, size: int, retries: int) -> None:
+        direction = _DIRECTIONS.get(job.direction)
+        if direction is not None:
+            self._measures.travelled(job.request.peer, direction, size)
+            self._measures.tried_again(job.request.peer, direction, retries)
 
     def _make_transfer(
         self, direction: Direction, request: TransferRequest, memo: Memo
@@ -454,6 +482,9 @@ class Daemon(Service):
             log.info("{notice}", notice=notice)
         for warning in self._settings.warnings:
             log.warn("{warning}", warning=warning)
+        shortage = open_files.allow(self._settings.limits.connections * (2 if self._gateway else 1))
+        if shortage:
+            log.warn("{shortage}", shortage=shortage)
         log.info("TCP congestion control: {name}", name=self._congestion or current())
         try:
             self._store.start()
@@ -491,6 +522,9 @@ class Daemon(Service):
                 self._parts.bandwidth,
                 self._gateway,
                 self._auditor,
+                self._measures,
+                self._store,
+                self._memory,
             )
         )
 

@@ -42,6 +42,13 @@ class Threads:
     def __init__(self, reactor: IReactorFromThreads, count: int) -> None:
         self._reactor = reactor
         self._pool = ThreadPool(minthreads=0, maxthreads=count, name="txtransfers")
+        self._count = count
+        self._given = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many functions wait for a thread."""
+        return max(0, self._given - self._count)
 
     def start(self) -> None:
         """Accept work."""
@@ -55,7 +62,13 @@ class Threads:
 
     def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Deferred[T]":
         """See :meth:`IThreads.run`."""
-        return deferToThreadPool(self._reactor, self._pool, function, *args, **kwargs)
+        self._given += 1
+        running = deferToThreadPool(self._reactor, self._pool, function, *args, **kwargs)
+        return running.addBoth(self._done)
+
+    def _done(self, result: T) -> T:
+        self._given -= 1
+        return result
 
 
 @implementer(IThreads)

@@ -6,7 +6,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from txtransfers.errors import StorageFull
-from txtransfers.store.space import Space
+from txtransfers.store.space import FREE_RESERVE, Space
 
 
 class SpaceTests(SynchronousTestCase):
@@ -46,6 +46,31 @@ class SpaceTests(SynchronousTestCase):
         space.gone("b")
         space.promise("a", 700)
         self.assertEqual(space.free(), 300)
+
+    def test_a_limit_of_what_is_staged(self) -> None:
+        space = self.make(10_000)
+        self.stored = 5000
+        space.limit(1000, 0)
+        space.promise("a", 600)
+        space.wrote("a", 100)
+        space.take(200, "An upload")
+        self.assertEqual(((1, 300, 500), 200), (space.staged(), space.free()))
+        error = str(self.assertRaises(StorageFull, space.promise, "b", 201))
+        for word in ("MaxStagingSize", "201", "200"):
+            self.assertIn(word, error)
+        space.give_back(200)
+        space.gone("a")
+        space.promise("b", 1000)
+        self.assertEqual(0, space.free())
+
+    def test_what_is_left_free(self) -> None:
+        space = Space(os.getcwd(), 0, lambda: 0)
+        usual = space.free()
+        space.limit(0, FREE_RESERVE + 2**30)
+        self.assertAlmostEqual(usual - 2**30, space.free(), delta=2**28)
+        space.limit(0, 2**60)
+        self.assertEqual(0, space.free())
+        self.assertRaises(StorageFull, space.check_disk, 1)
 
     def test_a_limit(self) -> None:
         space = self.make(10_000, maximum=1000)

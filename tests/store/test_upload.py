@@ -12,6 +12,8 @@ from tests.store.test_archive import ArchiveCase
 from txtransfers import errors
 from txtransfers.store import index, upload
 from txtransfers.store.archive import EmbeddedArchive
+from txtransfers.wire import inflation
+from txtransfers.wire.inflation import Unpacking
 from txtransfers.wire.messages import Level
 
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
@@ -193,3 +195,37 @@ class ZipTests(UploadCase):
         _zip, stored = self.now(self.upload(zipped({"a": make(1), "b": make(2)})))
         self.assertEqual([one.already_stored for one in stored], [True, False])
         self.assertEqual(self.stored(), [make(1), make(2)])
+
+
+class LimitTests(UploadCase):
+    """What is more than ``Limits`` says; :meth:`assert_refused` looks that nothing is left."""
+
+    def test_what_it_unpacks_to(self) -> None:
+        self.patch(inflation, "FREE", 10_000)
+        data = zipped({"a": make(), "b": bytes(100_000), "c": make(SOPInstanceUID="1.9")})
+        self.store.unpacking = Unpacking(inflation=inflation.Inflation(ratio=20))
+        refused = self.fails(self.upload(data), errors.BadCompression)
+        self.assertIn("MaxInflationRatio", refused)
+        self.store.unpacking = Unpacking(inflation=inflation.Inflation(size=50_000))
+        self.assertIn("MaxInflatedSize", self.fails(self.upload(data), errors.BodyTooLarge))
+        self.assertEqual([], self.stored())
+        self.store.unpacking = Unpacking(inflation=inflation.Inflation(200, 200_000))
+        self.add(data)
+        self.assertEqual(2, len(self.stored()))
+
+    def test_how_many_files(self) -> None:
+        data = zipped({f"{n}": make(SOPInstanceUID=f"1.{n + 1}") for n in range(4)})
+        self.store.unpacking = Unpacking(3)
+        self.assert_refused(data, "MaxInstances", "3")
+        self.store.unpacking = Unpacking(4)
+        self.add(data)
+        self.assertEqual(4, len(self.stored()))
+
+    def test_a_directory_that_is_too_large_is_not_read(self) -> None:
+        self.patch(upload, "_DIRECTORY", 1000)
+        data = zipped({f"{n:050}": b"" for n in range(20)})
+        self.store.unpacking = Unpacking(3)
+        read: list[int] = []
+        self.patch(zipfile.ZipFile, "infolist", lambda _self: read.append(1) or [])
+        self.assert_refused(data, "MaxInstances")
+        self.assertEqual([], read)

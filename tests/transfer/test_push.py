@@ -163,8 +163,7 @@ class PushTests(PushCase):
         done = self.begin(self.push(retries=1))
         self.clock.advance(4)
         self.assertEqual(self.peer.asked, ["POST push"])
-        self.clock.advance(1)
-        self.clock.advance(1)
+        self.clock.pump([1] * 6)
         self.successResultOf(done)
         self.assert_arrived()
 

@@ -52,6 +52,25 @@ class RetryTests(SynchronousTestCase):
             self.assertTrue(is_worth_retrying(PeerRefused("x", status)), status)
         self.assertFalse(is_worth_retrying(PeerNonsense("x")))
 
+    def test_a_peer_that_is_too_busy_for_a_moment(self) -> None:
+        busy = PeerRefused("busy", 503, 2)
+        done = self.run_with(0, busy, busy, busy, None)
+        self.assertNoResult(done)
+        self.clock.pump([0.5] * 20)
+        self.assertEqual("done", self.successResultOf(done))
+        pauses = [later - before for before, later in zip(self.calls, self.calls[1:], strict=False)]
+        self.assertTrue(all(2 <= pause <= 3.5 for pause in pauses), pauses)
+
+    def test_one_that_is_too_busy_for_long(self) -> None:
+        done = self.run_with(0, *[PeerRefused("busy", 503, 0)] * 100)
+        self.clock.pump([0.1] * 580)
+        self.assertNoResult(done)
+        self.assertLessEqual(len(self.calls), 60)
+        self.clock.pump([0.1] * 100)
+        self.failureResultOf(done, PeerRefused)
+        for late in (PeerRefused("busy", 503, 60), PeerRefused("busy", 503)):
+            self.failureResultOf(self.run_with(0, late), PeerRefused)
+
     def test_the_peer_says_when(self) -> None:
         self.assertEqual(delay_before(1, PeerRefused("x", 503, 7)), 7)
         self.assertEqual(delay_before(1, PeerRefused("x", 503, 9999)), 30)

@@ -22,12 +22,14 @@ from zope.interface import implementer
 from tests.limits import local_time
 from txtransfers.audit import AuditLog
 from txtransfers.config import Settings, parse
+from txtransfers.config_limits import push_limits
 from txtransfers.config_peers import PeerSettings
 from txtransfers.errors import PeerUnreachable, TransfersError
 from txtransfers.jobs.events import LONGEST_LIST, Events
 from txtransfers.jobs.journal import MemoryJournal
 from txtransfers.jobs.model import Direction
 from txtransfers.jobs.runner import JobLimits, JobRunner
+from txtransfers.metrics import Measures
 from txtransfers.store.archive import EmbeddedArchive
 from txtransfers.store.dicom import Header
 from txtransfers.store.embedded import EmbeddedStore
@@ -306,7 +308,12 @@ class House:
             lambda job: self.auditor.job_ended(job) if self.auditor else None,
         )
         self.transactions = PushTransactions(
-            self.clock, self.threads, self.store, transfers.max_push_transactions, Slots(8)
+            self.clock,
+            self.threads,
+            self.store,
+            transfers.max_push_transactions,
+            Slots(8),
+            push_limits(self.settings.limits),
         )
         self.made: list[str] = []
         self.gateway = self._make_gateway(endpoint)
@@ -331,6 +338,9 @@ class House:
                 self.bandwidth,
                 self.gateway,
                 auditor,
+                Measures({*self.peers, *self.settings.registered_users}),
+                self.store if folder is not None else None,
+                self.parts.memory,
             )
         )
         self.site.reactor = self.clock  # type: ignore[assignment]

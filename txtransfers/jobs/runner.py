@@ -83,8 +83,12 @@ class JobRunner:
         describe_peer: Callable[[str], tuple[str, str]],
         events: Events,
         on_ended: Callable[[Job], None] = lambda _job: None,
+        on_moved: Callable[[Job, int, int], None] = lambda _job, _size, _retries: None,
     ) -> None:
         """:param wall_clock: seconds since the epoch. :param on_ended: called with each job.
+
+        :param on_moved: called while one runs, with the bytes that have travelled and the requests
+            that were made again since the last time.
 
         :param describe_peer: the name of this daemon, and the URL of a peer: for receipts.
         :param events: are told of each change, after the journal.
@@ -97,6 +101,9 @@ class JobRunner:
         self._limits = limits
         self._wall_clock = wall_clock
         self._on_ended = on_ended
+        self._on_moved = on_moved
+        self._told: dict[str, tuple[int, int]] = {}
+        """Bytes and retries, of those that run, that ``on_moved`` was told of."""
         self._receipts = Receipts(journal, threads, describe_peer)
         self._jobs: dict[str, Job] = {}
         self._transfers: dict[str, ITransfer] = {}
@@ -358,6 +365,7 @@ class JobRunner:
         try:
             await self._save(job, durable=False)  # without it, it would be pending
             if run.wish is None:
+                self._tell_moved(job)  # what earlier runs have moved is known
                 transfer = self._transfer(job)
                 self._arm_checkpoint(job, run)
                 run.deferred = Deferred.fromCoroutine(transfer.run(job.progress))
@@ -371,6 +379,7 @@ class JobRunner:
             await self._settle(job, run, failure)
         finally:
             del self._running[job.id]
+            self._told.pop(job.id, None)
             run.ended.fire()
             self._schedule()
 
@@ -387,7 +396,15 @@ class JobRunner:
 
         run.checkpoint = self._clock.callLater(CHECKPOINT_S, checkpoint)
 
+    def _tell_moved(self, job: Job) -> None:
+        progress = job.progress
+        now = progress.network_size, progress.retries
+        size, retries = self._told.get(job.id, now)
+        self._told[job.id] = now
+        self._on_moved(job, now[0] - size, now[1] - retries)
+
     def _remember(self, job: Job) -> None:
+        self._tell_moved(job)
         job.account(self._wall_clock())
         job.measure(self._wall_clock())
         transfer = self._transfers.get(job.id)

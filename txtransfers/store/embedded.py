@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from .. import errors
 from ..threads import IThreads
+from ..wire.inflation import Unpacking
 from ..wire.messages import Level, Resource
 from ..wire.plan import Chunk, Instance
 from . import index
@@ -49,6 +50,8 @@ class EmbeddedStore(StagingStore):
         """See :class:`StagingStore`."""
         super().__init__(folder, threads, overwrite_instances, commit_threads, maximum_size, step)
         self._showing = Showing(self.database, step)
+        self.unpacking = Unpacking()
+        """What a ZIP archive that is uploaded may hold."""
 
     # Start and stop: blocking, before and after the reactor's life.
 

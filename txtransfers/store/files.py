@@ -35,6 +35,14 @@ class StoreFiles:
         self.database = Database(os.path.join(folder, INDEX_FILE), index.MIGRATIONS)
         self.space = Space(folder, maximum_size, lambda: self.database.read(index.total_size))
 
+    def probe(self) -> None:
+        """Make sure that the index can be read, and that something can be received; blocking.
+
+        :raises StorageFull: there is no room.
+        """
+        self.database.read(lambda db: db.execute("SELECT 1 FROM folder LIMIT 1").fetchone())
+        self.space.check(1, "What comes next")
+
     def path(self, relative: str) -> str:
         """The file system's path of a path that the index has."""
         return os.path.join(self.folder, INSTANCES, relative)

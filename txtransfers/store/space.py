@@ -5,14 +5,14 @@ A transfer that was taken will not be short of room because another one came lat
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import attrs
 
 from ..errors import StorageFull
 
 FREE_RESERVE = 64 * 2**20
-"""Bytes of the disk that are left free: the index, logs and jobs need some."""
+"""Bytes of the disk that are left free unless told otherwise: index, logs and jobs need some."""
 
 
 @attrs.define
@@ -39,6 +39,19 @@ class Space:
         self._lock = threading.RLock()
         self._areas: dict[str, _Area] = {}
         self._uploads = 0
+        self._most_staged = 0
+        self._reserve = FREE_RESERVE
+
+    def limit(self, most_staged: int, reserve: int) -> None:
+        """Before anything is staged: ``MaxStagingSize`` (0 for none) and ``MinimumFreeDisk``."""
+        self._most_staged, self._reserve = most_staged, reserve
+
+    def staged(self) -> tuple[int, int, int]:
+        """What is staged: areas, bytes that were written, bytes that are promised beside them."""
+        with self._lock:
+            areas = list(self._areas.values())
+            written = self._uploads + sum(area.written for area in areas)
+        return len(areas), written, _promised(areas)
 
     def free(self) -> int:
         """What can be promised; blocking."""
@@ -49,12 +62,14 @@ class Space:
         with self._lock:
             areas = list(self._areas.values())
             stored = self._stored_size() if self._maximum else 0
-        promised = sum(max(0, a.needed - a.written) for a in areas if a.is_open)
+            uploads = self._uploads
+        promised = _promised(areas)
         rooms = [(self._on_disk() - promised, f"the disk of {self._folder}")]
+        staged = sum(area.written for area in areas) + promised + uploads
         if self._maximum:
-            staged = sum(max(a.needed, a.written) if a.is_open else a.written for a in areas)
-            left = self._maximum - stored - staged - self._uploads
-            rooms.append((left, "MaximumStorageSize"))
+            rooms.append((self._maximum - stored - staged, "MaximumStorageSize"))
+        if self._most_staged:
+            rooms.append((self._most_staged - staged, "MaxStagingSize in Limits"))
         return rooms
 
     def _stored_size(self) -> int:
@@ -64,7 +79,7 @@ class Space:
 
     def _on_disk(self) -> int:
         disk = os.statvfs(self._folder)
-        return disk.f_bavail * disk.f_frsize - FREE_RESERVE
+        return disk.f_bavail * disk.f_frsize - self._reserve
 
     def check_disk(self, size: int) -> None:
         """Refuse to write ``size`` bytes that others, outside of this daemon, took the room of.
@@ -140,3 +155,8 @@ class Space:
         """A staging area is committed, or discarded."""
         with self._lock:
             self._areas.pop(name, None)
+
+
+def _promised(areas: Iterable[_Area]) -> int:
+    """What those that are open will have, beside what they have."""
+    return sum(max(0, area.needed - area.written) for area in areas if area.is_open)

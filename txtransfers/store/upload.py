@@ -25,6 +25,9 @@ from .staging import disk_error, sync_file
 
 _FILES_PER_FOLDER = 4096
 _SLICE = 2**20
+_ENTRY = 128
+"""Bytes of a file in the directory of a ZIP archive, with a name of usual length."""
+_DIRECTORY = 2**20
 _ZIP_MAGIC = b"PK\x03\x04"
 
 log = Logger()
@@ -127,6 +130,19 @@ class UploadedFile:
             os.unlink(self.path)
 
 
+def _check_directory(file: BinaryIO, most: int) -> None:
+    """Refuse a ZIP archive whose directory alone, all of which is read, is too much for memory."""
+    end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+    if end is not None and end[5] > max(_DIRECTORY, most * _ENTRY):
+        raise _too_many(most)
+
+
+def _too_many(most: int) -> errors.BadDicom:
+    return errors.BadDicom(
+        f"The ZIP archive has more files than {most} (MaxInstances in Limits here)"
+    )
+
+
 @implementer(IUpload)
 class EmbeddedUpload:
     """See :class:`IUpload`."""
@@ -179,15 +195,21 @@ class EmbeddedUpload:
         return True, pairs
 
     def _unzip(self, whole: UploadedFile) -> Iterator[UploadedFile]:
+        limits, made = self._store.unpacking, 0
         try:
+            _check_directory(whole.reopen(), limits.files)
             with zipfile.ZipFile(whole.reopen()) as archive:
                 for info in archive.infolist():
                     if info.is_dir():
                         continue
+                    if len(self._entries) >= limits.files:
+                        raise _too_many(limits.files)
                     entry = UploadedFile(self._store, self._folder)
                     self._entries.append(entry)
                     with archive.open(info) as source:
                         while data := source.read(_SLICE):
+                            made += len(data)
+                            limits.inflation.check(whole.size, made)
                             entry.write(data)
                     entry.close()
                     yield entry

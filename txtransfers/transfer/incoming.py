@@ -30,6 +30,8 @@ from ..wire.codec import Codec
 from ..wire.identifiers import is_identifier
 from ..wire.plan import check_plan
 from ..wire.pushes import (
+    UNLIMITED_PUSH,
+    PushLimits,
     PushRequest,
     PushState,
     PushStatus,
@@ -86,8 +88,13 @@ class PushTransactions:
         store: IInstanceStore,
         room: int,
         bodies: Slots,
+        limits: PushLimits = UNLIMITED_PUSH,
     ) -> None:
-        """:param room: ``MaxPushTransactions``. :param bodies: buckets that may arrive at once."""
+        """:param room: ``MaxPushTransactions``. :param bodies: buckets that may arrive at once.
+
+        :param limits: of those that are opened.
+        """
+        self.limits = limits
         self._clock = clock
         self._threads = threads
         self._store = store
@@ -107,6 +114,16 @@ class PushTransactions:
     def available(self) -> int:
         """How many more there is room for."""
         return max(0, self._room - len(self._transactions) - self._opening)
+
+    @property
+    def open_count(self) -> int:
+        """How many are open."""
+        return len(self._transactions)
+
+    @property
+    def is_refusing(self) -> bool:
+        """Whether the daemon is being stopped."""
+        return self._refusing
 
     async def open(self, request: PushRequest) -> tuple[str, frozenset[int]]:
         """Open a transaction; gives its identifier, and which instances need not be sent.
@@ -189,7 +206,9 @@ class PushTransactions:
             self.counters.commit_seconds += seconds
             self._traffic.pop(id_, None)
 
-        transaction = PushTransaction(self._clock, self._threads, incoming, request, committed)
+        transaction = PushTransaction(
+            self._clock, self._threads, incoming, request, committed, self.limits.inflation
+        )
         self._transactions[id_] = transaction
         return transaction
 

@@ -11,8 +11,10 @@ import attrs
 from zope.interface import Interface
 
 from ..errors import PeerRefused, SourceChanged, TransfersError
+from ..metrics import Measures
 from ..store.interfaces import IInstanceStore, Outcome
 from ..threads import IThreads
+from ..wire.inflation import UNLIMITED, Inflation
 from ..wire.messages import Compression, TransferRequest
 from ..wire.plan import Instance
 from .bandwidth import Bandwidth
@@ -42,12 +44,14 @@ class Limits:
     :ivar bucket_size: bytes; None where it follows the link.
     :ivar retries: of a bucket. :ivar commit_timeout: seconds that a peer may take to commit.
     :ivar delta: ``Transfers.Delta``; None: only where it costs no request of its own.
+    :ivar inflation: how much a bucket that is pulled may become.
     """
 
     bucket_size: int | None
     retries: int
     commit_timeout: float
     delta: bool | None = None
+    inflation: Inflation = UNLIMITED
 
 
 @attrs.frozen
@@ -57,6 +61,7 @@ class Parts:
     :ivar originator: the uuid of this daemon's life.
     :ivar memory: bytes for buckets in flight, of all transfers together (``CacheSize``).
     :ivar bandwidth: how fast they may be.
+    :ivar measures: are told of buckets and commits.
     :ivar speeds: of the codecs, as learned. :ivar cores: that may compress.
     """
 
@@ -67,6 +72,7 @@ class Parts:
     limits: Limits
     originator: str
     bandwidth: Bandwidth
+    measures: Measures = attrs.Factory(Measures)
     speeds: CodecSpeeds = attrs.Factory(CodecSpeeds)
     cores: int = attrs.Factory(usable_cores)
 

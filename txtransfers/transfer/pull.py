@@ -22,6 +22,7 @@ from ..errors import (
     WrongLength,
     WrongOriginator,
 )
+from ..metrics import PULL
 from ..store.interfaces import CommitReport, IIncoming, Outcome
 from ..wire.identifiers import is_identifier
 from ..wire.messages import Compression, LookupAnswer, TransferRequest, new_transfer_id
@@ -99,7 +100,10 @@ class Pull:
         for left in reversed(range(ROUNDS)):
             await self._fetch_missing(incoming, progress)
             try:
+                started = self._parts.reactor.seconds()
                 self._report = await uninterrupted(incoming.commit())  # its end decides
+                seconds = self._parts.reactor.seconds() - started
+                self._parts.measures.committed(self._peer.name, PULL, seconds)
                 break
             except CorruptedInstances as error:
                 await self._blame_source(error, progress)
@@ -276,17 +280,22 @@ class Pull:
         if not rest:
             return
         coding, size = self._codings.next(), bucket_size(rest)
-        sink = bucket_sink(self._parts.threads, incoming, rest, coding.codec)
+        sink = bucket_sink(
+            self._parts.threads, incoming, rest, coding.codec, self._parts.limits.inflation
+        )
         turn = Turn(self._memo.priority, self._memo.id)
         sink.limit(self._parts.bandwidth.receiving(turn, self._peer.name))
         self._sinks.add(sink)
         arrived, is_right = False, True
+        started = self._parts.reactor.seconds()
         try:
             content = content_of(rest, self._instances) if self._is_ours else ""
             path = chunks_path(rest, coding, content)
             with self._peer.link.watched(), self._codings.trying(coding, size):
                 await self._peer.get_bucket(path, sink, self._session, on_left)
             arrived = True
+            seconds = self._parts.reactor.seconds() - started
+            self._parts.measures.bucket(self._peer.name, PULL, seconds, sink.taken)
             self._codings.learn(Encoded(coding, size, sink.taken))
             progress.travelled(coding, size)
         except BadCompression:

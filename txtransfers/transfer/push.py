@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..errors import PeerRefused, SourceChanged, TransfersError, UnknownResource
+from ..metrics import PUSH
 from ..store.interfaces import Outcome
 from ..wire.messages import TransferRequest, new_transfer_id
 from ..wire.plan import bucket_size, rest_of
@@ -222,9 +223,13 @@ class Push:
     async def _send_and_commit(self, progress: Progress) -> bool:
         """Send what is missing, and have all committed; tells whether it is."""
         try:
-            return await self._send_missing(progress) and await self._at_peer.commit(
-                progress, self._committing
-            )
+            is_there = await self._send_missing(progress)
+            started = self._parts.reactor.seconds()
+            is_committed = is_there and await self._at_peer.commit(progress, self._committing)
+            if is_committed:
+                seconds = self._parts.reactor.seconds() - started
+                self._parts.measures.committed(self._peer.name, PUSH, seconds)
+            return is_committed
         except PeerRefused as error:
             # What came again may be refused as all is there, and is being committed.
             if self._committing is None or error.status not in (_NOT_FOUND, CONFLICT):
@@ -297,8 +302,11 @@ class Push:
             coding = self._codings.next()
             path = transaction.bucket_path(number, offset, coding.codec)
             size = bucket_size(rest)
+            started = parts.reactor.seconds()
             with link.watched(), self._codings.trying(coding, size):
                 await self._peer.put_bucket(path, await bodies.body(coding), self._session)
+            seconds = parts.reactor.seconds() - started
+            parts.measures.bucket(self._peer.name, PUSH, seconds, bodies.length)
             progress.travelled(coding, size)
 
         usual = transaction.cut.target

@@ -14,6 +14,7 @@ from ..store.interfaces import CommitReport, IIncoming, Outcome
 from ..threads import IThreads
 from ..waiters import Waiters
 from ..wire.codec import Codec
+from ..wire.inflation import UNLIMITED, Inflation
 from ..wire.plan import Plan, bucket_size, rest_of, without
 from ..wire.pushes import PushRequest, PushState, PushStatus
 from .streams import Sink, bucket_sink
@@ -40,12 +41,14 @@ class PushTransaction:
         incoming: IIncoming,
         request: PushRequest,
         on_committed: Callable[["PushTransaction", float], None],
+        inflation: Inflation = UNLIMITED,
     ) -> None:
         """:param request: what was opened; ``incoming`` has its instances.
 
         :param on_committed: called when all is shown, with the seconds that it took.
         """
         self._clock = clock
+        self._inflation = inflation
         self._threads = threads
         self._incoming = incoming
         self._request = attrs.evolve(request, instances=())
@@ -110,6 +113,7 @@ class PushTransaction:
             self._incoming,
             rest_of(bucket, offset),
             codec or self._request.compression,
+            self._inflation,
         )
         self._receiving[sink] = number
         return sink

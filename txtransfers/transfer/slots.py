@@ -50,6 +50,11 @@ class Slots:
         return sum(self._held.values())
 
     @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return sum(not w.deferred.called for queue in self._waiting.values() for w in queue)
+
+    @property
     def contended(self) -> bool:
         """Whether somebody waits."""
         return any(not w.deferred.called for queue in self._waiting.values() for w in queue)

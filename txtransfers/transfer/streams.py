@@ -22,6 +22,7 @@ from ..store.interfaces import IIncoming, IInstanceReader, IInstanceStore, Piece
 from ..threads import IThreads
 from ..wire.codec import Codec, Coding
 from ..wire.codecs import decoder, encoder
+from ..wire.inflation import UNLIMITED, Inflation
 from ..wire.plan import Bucket, bucket_size
 from .flow import Flow, IPatience, Toll
 
@@ -357,6 +358,7 @@ class Sink:
         if self._failure is not None:
             self._failure.raiseException()
         await self._finish()
+        self._source = None  # which knows us: what was collected would stay in memory
 
     async def idle(self) -> None:
         """Wait until nothing is being consumed; never raises."""
@@ -457,23 +459,39 @@ class BucketCutter:
         return pieces
 
 
-def bucket_sink(threads: IThreads, incoming: IIncoming, bucket: Bucket, codec: Codec) -> Sink:
+def bucket_sink(
+    threads: IThreads,
+    incoming: IIncoming,
+    bucket: Bucket,
+    codec: Codec,
+    inflation: Inflation = UNLIMITED,
+) -> Sink:
     """A sink for the body of ``bucket``: inflated, and staged at its offsets.
 
     Its errors: :class:`WrongLength`, :class:`BadCompression`, and those of ``IIncoming.write``.
     """
     decode = decoder(codec, bucket_size(bucket))
     cutter = BucketCutter(bucket)
+    came = made = 0
+
+    async def write(data: bytes) -> None:
+        nonlocal made
+        made += len(data)
+        if codec is not Codec.NONE:
+            inflation.check(came, made)
+        await incoming.write(cutter.cut(data))
 
     async def consume(data: bytes) -> None:
+        nonlocal came
+        came += len(data)
         if codec is Codec.NONE:
             data = decode.decode(data)
         else:
             data = await threads.run(decode.decode, data)
         if data:
-            await incoming.write(cutter.cut(data))
+            await write(data)
         while decode.has_more:
-            await incoming.write(cutter.cut(await threads.run(decode.decode, b"")))
+            await write(await threads.run(decode.decode, b""))
 
     async def finish() -> None:
         decode.finish()

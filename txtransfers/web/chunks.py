@@ -1,22 +1,24 @@
 """``/transfers/chunks``: the bytes of instances, as a peer that pulls fetches them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from ..errors import UnknownResource
+from ..errors import UnknownResource, UrlTooLong
+from ..metrics import SERVED
 from ..store.interfaces import IInstanceStore
 from ..threads import IThreads
 from ..transfer.bandwidth import Bandwidth
-from ..transfer.streams import BucketReader, ISlices, MemorySlices
+from ..transfer.streams import BucketReader, MemorySlices
 from ..wire.codec import Codec, Coding, parse_coding
 from ..wire.plan import Chunk, Instance, bucket_size, content_of
 from .bandwidth import asked
 from .caching import Caching, cache_control, entity_tag, is_known
 from .resource import Reply, TransfersResource, argument, size_argument, stream
-from .server import StreamingRequest
+from .server import StreamingRequest, StreamingSite
 
 _WHOLE = 16 * 2**20
 """Bytes up to which a compressed answer is made whole, so that its length can be told."""
@@ -59,6 +61,7 @@ class InstanceBytes(TransfersResource):
 
     async def get(self, request: StreamingRequest) -> Reply | None:
         """Stream them; an answer that cannot be given whole ends with a cut connection."""
+        _check_url(request)
         offset = size_argument(request, "offset")
         size = size_argument(request, "size")
         coding = _coding(request)
@@ -89,22 +92,25 @@ class InstanceBytes(TransfersResource):
         headers: dict[str, str],
     ) -> None:
         """The headers are set when nothing more can fail before them: errors are not kept."""
-        parent = self._parent
+        parent, site = self._parent, request.channel.site
         md5s = {chunk.id: known[chunk.id].md5 for chunk in chunks}
         reader = BucketReader(parent.store, parent.threads, chunks, coding, md5s)
-        source: ISlices = reader
         size = bucket_size(chunks)
-        if coding.codec is not Codec.NONE and size <= _WHOLE:
-            try:
-                slices = await reader.read_all()
-            finally:
-                reader.close()
-            source, size = MemorySlices(slices), sum(len(data) for data in slices)
-        if coding.codec is Codec.NONE or source is not reader:
-            headers["Content-Length"] = str(size)
-        for name, value in headers.items():
-            request.setHeader(name, value)
-        await stream(request, source, parent.bandwidth.sending(asked(request)))
+        flow = parent.bandwidth.sending(asked(request))
+        with _measured(site, request):
+            if coding.codec is not Codec.NONE and size <= _WHOLE and site.load.keep(size):
+                try:
+                    slices = await _all_of(reader)
+                    headers["Content-Length"] = str(sum(len(data) for data in slices))
+                    _set(request, headers)
+                    await stream(request, MemorySlices(slices), flow)
+                finally:
+                    site.load.drop(size)
+                return
+            if coding.codec is Codec.NONE:
+                headers["Content-Length"] = str(size)
+            _set(request, headers)
+            await stream(request, reader, flow)
 
     def _chunks(
         self, known: Mapping[str, Instance], offset: int, size: int | None
@@ -132,6 +138,42 @@ def _coding(request: StreamingRequest) -> Coding:
     wanted = argument(request, "compression")
     level = size_argument(request, "level") if wanted == Codec.ZSTD.value else 0
     return parse_coding("none" if wanted is None else wanted, level)
+
+
+@contextmanager
+def _measured(site: StreamingSite, request: StreamingRequest) -> Iterator[None]:
+    """Measure what is answered meanwhile; it has arrived where nothing is raised."""
+    started = site.reactor.seconds()
+    try:
+        yield
+    finally:
+        site.measures.travelled(request.login, SERVED, request.sentLength)
+    if request.sentLength:
+        seconds = site.reactor.seconds() - started
+        site.measures.bucket(request.login, SERVED, seconds, request.sentLength)
+
+
+async def _all_of(reader: BucketReader) -> list[bytes]:
+    try:
+        return await reader.read_all()
+    finally:
+        reader.close()
+
+
+def _set(request: StreamingRequest, headers: Mapping[str, str]) -> None:
+    for name, value in headers.items():
+        request.setHeader(name, value)
+
+
+def _check_url(request: StreamingRequest) -> None:
+    site, length = request.channel.site, len(request.uri)
+    most = site.limits.chunks_url_length
+    if length > most:
+        site.refusals.note("MaxChunksUrlLength", request.channel.host)
+        raise UrlTooLong(
+            f"The URL has {length} bytes, more than {most} (MaxChunksUrlLength in Limits here):"
+            " ask for fewer instances at once"
+        )
 
 
 def _without_empty_end(ids: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ from ..threads import IThreads
 from ..transfer.streams import BucketReader, Sink
 from ..wire.codec import Codec, usual
 from ..wire.codecs import GZIP_ERROR
+from ..wire.inflation import Inflation
 from ..wire.messages import Level
 from ..wire.plan import Chunk
 from .resource import ApiResource, NotFound, Reply, stream
@@ -34,7 +35,9 @@ class ArchiveParts:
 async def take_upload(request: StreamingRequest, parts: ArchiveParts) -> Any:
     """Store the body, streamed: a DICOM file, or a ZIP archive of them; it may be gzipped."""
     upload = parts.archive.upload()
-    sink = _upload_sink(parts.threads, upload, _is_gzipped(request))
+    limits = request.channel.site.limits
+    inflation = Inflation(limits.inflation_ratio, limits.inflated_size)
+    sink = _upload_sink(parts.threads, upload, _is_gzipped(request), inflation)
     try:
         await request.body.into(sink)
         await sink.finish()
@@ -55,8 +58,9 @@ def _is_gzipped(request: StreamingRequest) -> bool:
     return encoding.lower() == "gzip"
 
 
-def _upload_sink(threads: IThreads, upload: IUpload, gzipped: bool) -> Sink:
+def _upload_sink(threads: IThreads, upload: IUpload, gzipped: bool, inflation: Inflation) -> Sink:
     stream: Any = isal_zlib.decompressobj(_GZIP) if gzipped else None
+    came = made = 0
 
     def inflate(data: bytes) -> bytes:
         try:
@@ -68,9 +72,13 @@ def _upload_sink(threads: IThreads, upload: IUpload, gzipped: bool) -> Sink:
         if stream is None:
             await upload.write(data)
             return
+        nonlocal came, made
+        came += len(data)
         while (data or stream.unconsumed_tail) and not stream.eof:
             inflated = await threads.run(inflate, data or stream.unconsumed_tail)
             data = stream.unconsumed_tail
+            made += len(inflated)
+            inflation.check(came, made)
             if inflated:
                 await upload.write(inflated)
             elif not data:

@@ -8,6 +8,7 @@ from ..config_access import Permission
 
 READ, RECEIVE, PUSH = Permission.READ, Permission.RECEIVE, Permission.PUSH
 SEND, ADMINISTER = Permission.SEND, Permission.ADMINISTER
+MONITOR = Permission.MONITOR
 
 _LOOK = ("GET", "HEAD", "OPTIONS")
 _ALL = (*_LOOK, "POST", "PUT", "DELETE")
@@ -48,6 +49,8 @@ _RULES = (
     _Rule(("POST",), "tools/lookup", frozenset({READ})),
     _Rule(("POST",), "tools/find", frozenset({READ})),
     _Rule(("POST",), "tools/count-resources", frozenset({READ})),
+    _Rule(_LOOK, "metrics", frozenset({READ, MONITOR})),
+    _Rule(_LOOK, "tools/metrics-prometheus", frozenset({READ, MONITOR})),
     _Rule(_LOOK, "**", frozenset({READ})),
 )
 """The first that holds counts; where none does, only who may administer may."""

@@ -24,7 +24,7 @@ from ..transfer.client import Stall
 from ..transfer.flow import Flow
 from ..transfer.streams import ISlices, SliceProducer, collecting_sink
 from ..wire import codes
-from ..wire.messages import MAX_MESSAGE_SIZE, parse_decimal
+from ..wire.messages import parse_decimal
 from .server import ClientGone, StreamingRequest
 
 METHODS = ("GET", "POST", "PUT", "DELETE")
@@ -43,6 +43,7 @@ _STATUSES: tuple[tuple[type[errors.TransfersError], int], ...] = (
     (errors.UnknownResource, 404),
     (errors.BadState, 409),
     (errors.BodyTooLarge, 413),
+    (errors.UrlTooLong, 414),
     (errors.ForeignOrigin, 403),
     (errors.TooBusy, 503),
     (errors.StoreUnavailable, 503),
@@ -148,15 +149,25 @@ class NotFoundParent(NotFound):
         return NotFound()
 
 
-async def read_body(request: StreamingRequest, limit: int = MAX_MESSAGE_SIZE) -> bytes:
-    """The whole body.
+async def read_body(request: StreamingRequest, limit: int | None = None) -> bytes:
+    """The whole body; a large one waits until there is room for it.
 
-    :raises BodyTooLarge: it has more than ``limit`` bytes.
+    :param limit: bytes; None for ``MaxMessageSize``.
+    :raises BodyTooLarge: it has more.
     """
-    if (request.content_length or 0) > limit:
-        raise errors.BodyTooLarge(f"The body has {request.content_length} bytes, more than {limit}")
+    site = request.channel.site
+    most = site.limits.message_size
+    limit = most if limit is None else min(limit, most)
+    length = request.content_length
+    if (length or 0) > limit:
+        if limit == most:
+            site.refusals.note("MaxMessageSize", request.channel.host)
+        raise errors.BodyTooLarge(f"The body has {length} bytes, more than {limit}")
+    size, host = limit if length is None else length, request.channel.host
+    await site.load.message(size, request.notifyFinish)
     sink, parts = collecting_sink(limit)
-    await request.body.into(sink)
+    with site.load.in_time(size, host, request.abort):
+        await request.body.into(sink)
     await sink.finish()
     return b"".join(parts)
 
@@ -172,16 +183,26 @@ async def stream(request: StreamingRequest, source: ISlices, flow: Flow | None =
     if request.method == b"HEAD":
         source.close()
     else:
-        producer = SliceProducer(source, flow)
-        stall = Stall(request.channel.site.reactor, request.channel.site.patience)
-        if flow is not None:
-            flow.watched_by(stall)
-        request.registerProducer(producer, True)
         try:
-            await stall.watch(producer.start(request, lambda _size: stall.touch()))
+            async with request.channel.site.load.download(request.channel.host):
+                if request._disconnected:
+                    raise ClientGone("The client went away while it waited for its turn")
+                await _produce(request, source, flow)
         finally:
-            request.unregisterProducer()
+            source.close()
     request.finish()
+
+
+async def _produce(request: StreamingRequest, source: ISlices, flow: Flow | None) -> None:
+    producer = SliceProducer(source, flow)
+    stall = Stall(request.channel.site.reactor, request.channel.site.patience)
+    if flow is not None:
+        flow.watched_by(stall)
+    request.registerProducer(producer, True)
+    try:
+        await stall.watch(producer.start(request, lambda _size: stall.touch()))
+    finally:
+        request.unregisterProducer()
 
 
 def argument(request: StreamingRequest, name: str) -> str | None:

@@ -7,13 +7,16 @@ An answer that is ready before the body has come is sent, and the rest of the bo
 body that is much longer than that ends the connection.
 """
 
+import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 from weakref import WeakSet
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -21,10 +24,15 @@ from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
+from ..config_limits import LimitsSettings
 from ..errors import TransfersError
+from ..metrics import Measures
 from ..tls import reason_of
-from ..transfer.streams import lowest, read_at_most, widen
+from ..transfer.streams import READ_SIZE, lowest, read_at_most, widen
 from ..transfer.tcp import tune
+from .connections import Connections
+from .load import RETRY_AFTER_S, Load
+from .refusals import Refusals
 
 _DRAIN_LIMIT = 32 * 2**20
 """Bytes of a body that nobody wants which are still read, so that the answer gets through."""
@@ -40,9 +48,16 @@ _TLS_HELLO = b"\x16\x03"
 _UNCLAIMED = 256 * 1024
 """Bytes that are kept before the handler takes the body."""
 
-_TOTAL_HEADERS = 32 * 1024
-"""Bytes of a request's first line and headers, of which the line may be all; a URL names many
-instances."""
+_FIRST_READ = 64 * 1024
+"""Bytes that are read at a time from whoever has not sent a body that was wanted."""
+
+_RATE_WINDOW_S = 60.0
+"""Seconds over which a body must have come at ``MinimumBodyRate``."""
+
+_TOLD_S = 5.0
+"""Seconds that one who is turned away may take to ask for something, to be told so."""
+
+_TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 log = Logger()
 
@@ -80,6 +95,10 @@ class RequestBody:
         self._drained: int | None = None
         self._paused = False
         self.ended = False
+        self.came = 0
+        """Bytes so far."""
+        self.on_end: Callable[[], None] | None = None
+        """Called once, when it has come, or never will."""
         self._failure: Failure | None = None
         self._waiter: Deferred[None] | None = None
 
@@ -98,6 +117,8 @@ class RequestBody:
         if not self.ended and self._failure is None and not sink.failed:
             self._waiter = Deferred()
             await self._waiter
+        if self.ended:
+            self._sink = None
         if self._failure is not None:
             self._failure.raiseException()
 
@@ -111,6 +132,7 @@ class RequestBody:
 
     def feed(self, data: bytes) -> None:
         """The next bytes have come."""
+        self.came += len(data)
         if self._drained is not None:
             self._drained += len(data)
             if self._drained > _DRAIN_LIMIT:
@@ -129,12 +151,20 @@ class RequestBody:
         """The last byte has come."""
         self.ended = True
         self._wake()
+        self._settle()
 
     def lost(self) -> None:
         """The client has gone."""
         if not self.ended:
             self._failure = Failure(ClientGone("The client closed the connection"))
             self._wake()
+            self._settle()
+
+    def _settle(self) -> None:
+        self._sink = None  # which knows its source: what it has collected would stay in memory
+        on_end, self.on_end = self.on_end, None
+        if on_end is not None:
+            on_end()
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
@@ -165,22 +195,117 @@ class StreamingChannel(HTTPChannel):
 
     transport: Any
     site: "StreamingSite"
-    totalHeadersSize = _TOTAL_HEADERS
-    MAX_LENGTH = _TOTAL_HEADERS
     _abandoned = False
     _is_known = False
+    _is_wide = False
+    _turned_away = ""
+    """The limit for which it was not let in."""
+    _headers_clock: IDelayedCall | None = None
+    _rate_clock: IDelayedCall | None = None
+    _paused_since: float | None = None
+    _paused_for = 0.0
+    _asked = 0
+    """Requests so far."""
+
+    @property
+    def host(self) -> str:
+        """The address of the client; empty where there is none."""
+        return str(getattr(self.transport.getPeer(), "host", ""))
 
     def connectionMade(self) -> None:
         """Let the transport move more bytes at a time, as the link allows."""
         widen(self.transport)
+        read_at_most(self.transport, _FIRST_READ)
         connection = getattr(lowest(self.transport), "socket", None)
         if connection is not None:
             # What the listening socket has is not inherited where the route names another.
             tune(connection, self.site.congestion)
         super().connectionMade()
+        limit = self.site.connections.enter(self)
+        if limit:
+            self._turn_away(limit)
+        else:
+            self._expect_headers()
+
+    # Limits
+
+    def _turn_away(self, limit: str) -> None:
+        """Wait for the first bytes, to answer them, or for nothing."""
+        self.setTimeout(None)
+        self._turned_away = limit
+        if self.site.connections.may_be_told(self):
+            self._headers_clock = self.callLater(_TOLD_S, self._headers_are_late)
+        else:
+            self.forceAbortClient()
+
+    def make_room(self) -> None:
+        """See :class:`.connections.IChannel`."""
+        self.end_after_answer()
+        self.forceAbortClient()
+
+    def _expect_headers(self) -> None:
+        if self._headers_clock is None:
+            seconds = self.site.limits.header_timeout
+            self._headers_clock = self.callLater(seconds, self._headers_are_late)
+
+    def _headers_are_late(self) -> None:
+        self._headers_clock = None
+        if not self._turned_away:
+            self.site.refusals.note("HeaderTimeout", self.host)
+        if self._is_known and not self._turned_away:
+            self.transport.write(_TIMED_OUT)
+            self.give_up()
+        else:
+            self.end_after_answer()
+            self.forceAbortClient()
+
+    def _headers_came(self) -> None:
+        clock, self._headers_clock = self._headers_clock, None
+        if clock is not None:
+            clock.cancel()
+
+    def _watch_rate(self) -> None:
+        """From now on the body must come at ``MinimumBodyRate``."""
+        if self.site.limits.minimum_body_rate:
+            self._begin_window(_RATE_WINDOW_S)
+            self._paused_for = 0.0
+
+    def _begin_window(self, seconds: float) -> None:
+        body = self.requests[-1].body
+        self._rate_clock = self.callLater(seconds, partial(self._check_rate, body, body.came))
+
+    def _check_rate(self, body: RequestBody, before: int) -> None:
+        """Time in which we read nothing does not count: the window becomes longer by it."""
+        now, waits = self.site.reactor.seconds(), self.requests[-1].awaits_continue
+        if self._paused_since is not None:
+            self._paused_for += now - self._paused_since
+            self._paused_since = now
+        paused, self._paused_for = self._paused_for, 0.0
+        wanted = self.site.limits.minimum_body_rate * _RATE_WINDOW_S
+        if waits or body.came - before >= wanted:
+            self._begin_window(_RATE_WINDOW_S)
+        elif paused > 0:
+            seconds = max(1.0, min(paused, _RATE_WINDOW_S))
+            self._rate_clock = self.callLater(seconds, partial(self._check_rate, body, before))
+        else:
+            self._rate_clock = None
+            self.site.refusals.note("MinimumBodyRate", self.host)
+            self.forceAbortClient()
+
+    def _stop_watching(self) -> None:
+        clock, self._rate_clock = self._rate_clock, None
+        if clock is not None:
+            clock.cancel()
+
+    def take_body(self) -> None:
+        """The body that comes is wanted: read it in large pieces, as all that follow."""
+        if not self._is_wide:
+            self._is_wide = True
+            read_at_most(self.transport, READ_SIZE)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """A line that is too long gets an answer, not just a closed connection."""
+        self.site.refusals.note("MaxHeaderSize", self.host)
         self._respondToBadRequestAndDisconnect()
 
     def lineReceived(self, line: bytes) -> None:
@@ -189,6 +314,11 @@ class StreamingChannel(HTTPChannel):
             self._respondToBadRequestAndDisconnect()
         else:
             super().lineReceived(line)
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        if self._receivedHeaderSize > self.totalHeadersSize:
+            self.site.refusals.note("MaxHeaderSize", self.host)
+        super()._respondToBadRequestAndDisconnect()
 
     def headerReceived(self, line: bytes) -> bool:
         """Refuse what a proxy in front of us may read otherwise than we do: see RFC 9112."""
@@ -212,7 +342,11 @@ class StreamingChannel(HTTPChannel):
         """The headers are there: let the request begin."""
         request = self.requests[-1]
         command, path, version = self._command, self._path, self._version
+        self._headers_came()
+        self.site.connections.busy(self)
         super().allHeadersReceived()
+        if self.length != 0:
+            self._watch_rate()
         request.begin(command, path, version)
 
     def _send100Continue(self) -> None:
@@ -226,11 +360,19 @@ class StreamingChannel(HTTPChannel):
     def allContentReceived(self) -> None:
         """The body has ended. Where reading was paused then, no clock runs that could be saved."""
         self._savedTimeOut = self.site.patience
+        self._stop_watching()
         super().allContentReceived()
 
+    def requestDone(self, request: Request) -> None:
+        """The answer has been given; the next request may be there already."""
+        self.site.connections.idles(self)
+        super().requestDone(request)
+
     def checkPersistence(self, request: Request, version: bytes) -> bool:
-        """Whether the connection goes on after this request (``KeepAlive``)."""
-        if self.site.keep_alive:
+        """Whether the connection goes on after this request (``KeepAlive``, limits)."""
+        self._asked += 1
+        most = self.site.limits.requests_per_connection
+        if self.site.keep_alive and not 0 < most <= self._asked:
             return bool(super().checkPersistence(request, version))
         request.setHeader("Connection", "close")
         return False
@@ -239,11 +381,18 @@ class StreamingChannel(HTTPChannel):
         """Take bytes, unless nobody will ever want them."""
         if not self._is_known:
             self._is_known = True
+            if self._turned_away:
+                self._headers_came()
+                self.transport.write(self.site.busy_answer(self._turned_away))
+                self.give_up()
+                return
             if data.startswith(_TLS_HELLO):  # its line would never end
                 log.info("{peer} speaks TLS to a port that does not", peer=self.getPeer())
                 self._respondToBadRequestAndDisconnect()
                 return
         if not self._abandoned:
+            if self.line_mode and data:
+                self._expect_headers()
             super().dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -255,17 +404,25 @@ class StreamingChannel(HTTPChannel):
                 why=reason_of(reason.value),  # type: ignore[arg-type]
             )
         self.connected = 0  # TLS must not be asked to end twice
+        self._headers_came()
+        self._stop_watching()
+        self.site.connections.leave(self)
         super().connectionLost(reason)
 
     def pause_reading(self) -> None:
         """Stop reading from the socket, and the clock that watches over it."""
         self.setTimeout(None)
+        if self._paused_since is None:
+            self._paused_since = self.site.reactor.seconds()
         self.transport.pauseProducing()
 
     def resume_reading(self) -> None:
         """Read from the socket again, and watch over it where the client has more to send."""
         if not self._handlingRequest:
             self.setTimeout(self.site.patience)
+        if self._paused_since is not None:
+            self._paused_for += self.site.reactor.seconds() - self._paused_since
+            self._paused_since = None
         self.transport.resumeProducing()
 
     def end_after_answer(self) -> None:
@@ -273,6 +430,8 @@ class StreamingChannel(HTTPChannel):
         self._abandoned = True
         self.persistent = False
         self.setTimeout(None)
+        self._headers_came()
+        self._stop_watching()
 
     def give_up(self) -> None:
         """No use in reading more: finish writing, then read idly for a while, so that the answer
@@ -307,6 +466,8 @@ class StreamingRequest(Request):
     """Whether the client sends its body only if it is told to (``Expect: 100-continue``)."""
     asker = ""
     """Who asks; empty where nobody is asked for a name."""
+    login = ""
+    """The user, or the name of the token."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -314,6 +475,19 @@ class StreamingRequest(Request):
         """What the audit log is to be told of it."""
         self.body = RequestBody(self.channel)
         self._finish_wanted = False
+
+    def take_body(self) -> None:
+        """Whoever asks may: a body, where there is one, is wanted.
+
+        :raises TooBusy: too many are coming.
+        """
+        is_coming = not self.body.ended and self.content_length != 0
+        if self._disconnected or not is_coming or self.body.on_end is not None:
+            return
+        load = self.channel.site.load
+        load.begin_upload(self.channel.host)
+        self.body.on_end = load.end_upload
+        self.channel.take_body()
 
     def gotLength(self, length: int | None) -> None:
         """See :class:`twisted.web.http.Request`; keeps no copy of the body."""
@@ -386,12 +560,29 @@ class StreamingSite(Site):
     congestion: str | None = None
     """Of its connections; see :func:`.congestion.choose`."""
 
-    def __init__(self, resource: IResource, timeout: float, keep_alive: bool = True) -> None:
+    def __init__(
+        self,
+        resource: IResource,
+        timeout: float,
+        keep_alive: bool,
+        limits: LimitsSettings,
+        memory: int,
+        clock: Any,
+        measures: Measures,
+    ) -> None:
         """:param timeout: seconds without a byte after which a client is given up.
 
         :param keep_alive: whether a connection may carry more than one request.
+        :param memory: bytes for answers that are kept as a whole.
         """
-        super().__init__(resource, timeout=timeout)
+        super().__init__(resource, timeout=timeout, reactor=clock)
+        self.limits = limits
+        self.measures = measures
+        self.refusals = Refusals(clock)
+        self.connections = Connections(
+            clock, limits.connections, limits.connections_per_address, self.refusals
+        )
+        self.load = Load(clock, limits, self.refusals, memory)
         self.keep_alive = keep_alive
         self.patience = timeout
         self.displayTracebacks = False
@@ -404,9 +595,19 @@ class StreamingSite(Site):
         channel.site = self
         channel.requestFactory = self.requestFactory
         channel.timeOut = self.timeOut
+        channel.totalHeadersSize = channel.MAX_LENGTH = self.limits.header_size
         channel.callLater = self.reactor.callLater
         self._channels.add(channel)
         return channel
+
+    def busy_answer(self, limit: str) -> bytes:
+        """What is said to one who is not let in."""
+        details = f"Too many connections are open, which is {limit} in Limits: try again later"
+        body = json.dumps({"Details": details, "HttpStatus": 503}).encode() + b"\n"
+        return (
+            b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: text/plain\r\n"
+            b"Retry-After: %d\r\nContent-Length: %d\r\n\r\n%b" % (RETRY_AFTER_S, len(body), body)
+        )
 
     def abort_connections(self) -> None:
         """Cut all connections: the daemon is being stopped."""
@@ -415,7 +616,8 @@ class StreamingSite(Site):
                 channel.forceAbortClient()
 
     def log(self, request: Any) -> None:
-        """No access log: errors and jobs are logged where they happen."""
+        """No access log: errors and jobs are logged where they happen. Answers are counted."""
+        self.measures.answered(request.code)
 
     def getResourceFor(self, request: Request) -> IResource:
         """The resource of a path, whatever its slashes."""

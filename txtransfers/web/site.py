@@ -13,11 +13,14 @@ from twisted.web.server import NOT_DONE_YET, Request
 from ..config import Settings
 from ..errors import BadParameter, Forbidden, ForeignOrigin, TooBusy, TransfersError
 from ..jobs.runner import JobRunner
+from ..metrics import Measures
+from ..store.files import StoreFiles
 from ..store.interfaces import IArchive, IInstanceStore
 from ..threads import IThreads
 from ..transfer.bandwidth import Bandwidth
 from ..transfer.directory import Directory
 from ..transfer.incoming import PushTransactions
+from ..transfer.slots import Slots
 from .access import Access, User
 from .archive import LookupTool, add_archive
 from .auditing import Auditor
@@ -26,8 +29,10 @@ from .finding import CountTool, FindTool
 from .gateway.door import Door
 from .gateway.exchange import HandOn
 from .gateway.tree import Gateway, gateway_tree
+from .health import Alive, Health, Readiness, Ready
 from .instances import ArchiveParts
 from .jobs import Jobs
+from .metrics import PrometheusMetrics, Sources
 from .origins import HEADERS, is_foreign
 from .permissions import needed
 from .resource import ApiResource, NotFoundParent, Reply
@@ -61,6 +66,9 @@ class SiteParts:
     bandwidth: Bandwidth
     gateway: Gateway | None = None
     auditor: Auditor | None = None
+    measures: Measures = attrs.Factory(Measures)
+    files: StoreFiles | None = None
+    memory: Slots | None = None
 
 
 def make_site(parts: SiteParts) -> StreamingSite:
@@ -75,10 +83,37 @@ def make_site(parts: SiteParts) -> StreamingSite:
         parts.wall_clock,
         lambda: access.failed,
     )
+    readiness = Readiness(
+        parts.clock,
+        parts.threads,
+        parts.files.probe if parts.files is not None else None,
+        lambda: parts.transactions.is_refusing,
+        parts.gateway.upstream if parts.gateway is not None else None,
+    )
+    prometheus = PrometheusMetrics(
+        Sources(
+            parts.measures,
+            parts.threads,
+            parts.jobs,
+            parts.transactions,
+            parts.archive,
+            parts.files.space if parts.files is not None else None,
+            parts.memory,
+            lambda: access.failed,
+            readiness.is_orthanc_up if parts.gateway is not None else None,
+        )
+    )
+
+    def watched(root: Resource) -> Resource:
+        root.putChild(b"metrics", prometheus)
+        root.putChild(b"healthz", Alive())
+        root.putChild(b"readyz", Ready(readiness))
+        return root
+
     if parts.gateway is not None:
-        tree = gateway_tree(parts, parts.gateway, transfers_tree(parts), jobs, metrics)
+        tree = watched(gateway_tree(parts, parts.gateway, transfers_tree(parts), jobs, metrics))
         door = Door(parts.gateway.upstream, parts.clock)
-        return GuardedSite(tree, settings, access, parts.auditor, door)
+        return GuardedSite(tree, parts, access, door)
     root = Front()
     root.putChild(b"transfers", transfers_tree(parts))
     root.putChild(b"jobs", jobs)
@@ -94,7 +129,7 @@ def make_site(parts: SiteParts) -> StreamingSite:
         tools.putChild(b"lookup", LookupTool(archive))
         tools.putChild(b"find", FindTool(archive))
         tools.putChild(b"count-resources", CountTool(archive))
-    return GuardedSite(root, settings, access, parts.auditor)
+    return GuardedSite(watched(root), parts, access)
 
 
 @attrs.frozen
@@ -111,16 +146,24 @@ class GuardedSite(StreamingSite):
     def __init__(
         self,
         root: IResource,
-        settings: Settings,
+        parts: SiteParts,
         access: Access,
-        auditor: Auditor | None,
         door: Door | None = None,
     ) -> None:
         """:param door: whether the Orthanc to which requests are handed on guards itself."""
-        super().__init__(root, settings.http_timeout, settings.keep_alive)
+        settings = parts.settings
+        super().__init__(
+            root,
+            settings.http_timeout,
+            settings.keep_alive,
+            settings.limits,
+            settings.transfers.cache_size,
+            parts.clock,
+            parts.measures,
+        )
         self._settings = settings
         self.access = access
-        self._auditor = auditor
+        self._auditor = parts.auditor
         self._door = door
 
     def getResourceFor(self, request: Request) -> IResource:
@@ -149,6 +192,8 @@ class GuardedSite(StreamingSite):
         path = (segment.decode("utf-8", "replace") for segment in request.postpath or ())
         segments = [segment for segment in path if segment]
         wanted = Wanted(super().getResourceFor(request), segments)
+        if isinstance(wanted.resource, Health):
+            return wanted.resource
         user = self.access.known(_header(request, b"Authorization"))
         enough = needed(request.method.decode("latin-1"), segments)
         if self._door is None or not isinstance(wanted.resource, HandOn):
@@ -169,6 +214,7 @@ class GuardedSite(StreamingSite):
         if user is None:
             return Refusal(401, {"WWW-Authenticate": _REALM})
         cast(StreamingRequest, request).asker = user.name or self._shown(request)
+        cast(StreamingRequest, request).login = user.name
         enough = needed(request.method.decode("latin-1"), wanted.segments)
         if not user.may(enough):
             names = ", ".join(sorted(permission.value for permission in enough))
@@ -177,7 +223,15 @@ class GuardedSite(StreamingSite):
                     f"User {user.name} may not do this: it needs one of {names} (Permissions)"
                 )
             )
-        if self._auditor is not None:
+        return self.take_body(request, wanted)
+
+    def take_body(self, request: Request, wanted: Wanted, audited: bool = True) -> IResource:
+        """What is wanted, unless too many bodies are coming already."""
+        try:
+            cast(StreamingRequest, request).take_body()
+        except TooBusy as error:
+            return Refused(error)
+        if self._auditor is not None and audited:
             self._auditor.watch(cast(StreamingRequest, request), wanted.segments)
         return wanted.resource
 
@@ -220,7 +274,7 @@ class Ask(ApiResource):
     async def _find(self, request: Request) -> IResource:
         """Let them in where Orthanc asks who they are; where it does not, we do."""
         if await self._door.guards_itself():
-            return self._hand_on
+            return self._site.take_body(request, self._wanted, audited=False)
         return self._site.enter(request, self._user, self._wanted)
 
 

@@ -75,7 +75,7 @@ class Slowdown:
         return entry.failures
 
     def _entry(self, address: str) -> _Entry:
-        key = _network(address)
+        key = network_of(address)
         entry = self._entries.pop(key, None) or _Entry()
         if entry.failures and self._clock.seconds() - entry.last > FORGET_S:
             entry.failures = 0
@@ -92,7 +92,8 @@ def _pause(failures: int) -> float:
     return min(LONGEST_S, FIRST_S * 2 ** min(failures - 1, 10)) if failures else 0.0
 
 
-def _network(address: str) -> str:
+def network_of(address: str) -> str:
+    """What counts as one address: of IPv6, the network."""
     try:
         found = ip_address(address.partition("%")[0])
     except ValueError:

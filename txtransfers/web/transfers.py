@@ -12,6 +12,7 @@ from twisted.web.server import Request
 from ..errors import UnknownResource, WrongLength
 from ..jobs.model import Direction
 from ..jobs.runner import JobRunner
+from ..metrics import RECEIVED
 from ..store.interfaces import IArchive, IInstanceStore
 from ..threads import IThreads
 from ..transfer.bandwidth import Bandwidth
@@ -162,7 +163,8 @@ class Pushes(TransfersResource):
 
     async def post(self, request: StreamingRequest) -> Any:
         """Open a transaction."""
-        push = await self._threads.run(pushes.parse_push, await read_body(request))
+        body, limits = await read_body(request), self._transactions.limits
+        push = await self._threads.run(pushes.parse_push, body, limits)
         id_, already_stored = await self._transactions.open(push)
         opened = pushes.PushOpened(id_, f"/transfers/push/{id_}", None)
         if push.extension is not None:
@@ -228,7 +230,10 @@ class PushCommit(TransfersResource):
     async def post(self, request: StreamingRequest) -> Any:
         """Verify and store all; the body counts for nothing, where it is not our extension."""
         after = pushes.parse_commit(await read_body(request, _LONGEST_COMMIT))
+        site = request.channel.site
+        started = site.reactor.seconds()
         report = await self._transactions.commit(self._id, after or frozenset())
+        site.measures.committed(request.login, RECEIVED, site.reactor.seconds() - started)
         request.facts.update(Ids=report.ids, Instances=len(report.outcomes))
         return {} if after is None else {"ID": self._id, **committed_status(report).to_json()}
 
@@ -262,7 +267,7 @@ class PushBucket(TransfersResource):
         return {}
 
     async def _take(self, request: StreamingRequest) -> None:
-        transactions = self._transactions
+        transactions, site = self._transactions, request.channel.site
         started = self._clock.seconds()
         offset = size_argument(request, "offset")
         named = argument(request, "codec")
@@ -280,6 +285,10 @@ class PushBucket(TransfersResource):
             await transactions.finish_bucket(self._id, sink, started)
         except WrongLength as error:
             raise WrongLength(f"Bucket {int(self._number)}: {error}") from None
+        finally:
+            site.measures.travelled(request.login, RECEIVED, sink.taken)
+        seconds = self._clock.seconds() - started
+        site.measures.bucket(request.login, RECEIVED, seconds, sink.taken)
 
 
 def transfers_tree(parts: "SiteParts") -> Resource:

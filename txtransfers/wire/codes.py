@@ -21,6 +21,7 @@ _TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.BadState, 6, "Bad sequence of calls"),
     (errors.TooBusy, 6, "Bad sequence of calls"),
     (errors.BodyTooLarge, 15, "Bad file format"),
+    (errors.UrlTooLong, 8, "Bad request"),
     (errors.ForeignOrigin, 8, "Bad request"),
     (errors.StorageFull, 19, "The file storage is full"),
     (errors.StoreUnavailable, 9, "Error in the network protocol"),

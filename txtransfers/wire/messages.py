@@ -24,6 +24,12 @@ MAX_MESSAGE_SIZE = 64 * 2**20
 
 MAX_PRIORITY = 2**31 - 1
 
+_MOST_ARRAYS = 2**20 + 2**16
+"""Arrays in a body: an empty one of 3 bytes takes 64 of memory. A bucket of a push is one."""
+
+_LARGEST_RELAXED = 8 * 2**20
+"""Bytes of a body up to which it is read leniently; all of it is kept in memory then."""
+
 _DECIMAL = re.compile(r"\+?([0-9]{1,20})\Z", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LONGEST_DESCRIPTION = 200
@@ -202,6 +208,8 @@ def decode(body: bytes, type_: type[T]) -> T:
 
     :raises BadMessage: no JSON, a wrong type, a member that lacks; the text names it.
     """
+    if len(body) > _MOST_ARRAYS and body.count(b"[") > _MOST_ARRAYS:
+        raise BadMessage(f"The JSON body has more than {_MOST_ARRAYS} arrays")
     try:
         return msgspec.json.decode(body, type=type_)
     except msgspec.ValidationError as error:
@@ -209,6 +217,11 @@ def decode(body: bytes, type_: type[T]) -> T:
     except RecursionError:
         raise BadMessage("The JSON body is nested too deeply") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
+        if len(body) > _LARGEST_RELAXED:
+            raise BadMessage(
+                f"The body is not JSON as RFC 8259 has it: of more than {_LARGEST_RELAXED} bytes"
+                " nothing else is read"
+            ) from None
         return _decode_relaxed(body, type_)
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from ..errors import BadMessage
 from .codec import Codec, codec_names, parse_codec, read_codecs
+from .inflation import UNLIMITED, Inflation
 from .messages import (
     InstanceMessage,
     OpenedMessage,
@@ -31,6 +32,37 @@ _LONGEST_ERROR = 1000
 _MOST_BUCKETS = 2**20
 _MOST_AWAITED = 4096
 """More buckets than anybody has on their way at once."""
+
+
+@attrs.frozen
+class PushLimits:
+    """What a push may have: instances, buckets, and chunks in all of these together.
+
+    :ivar inflation: of a bucket.
+
+    The names of the keys of the configuration are part of what is said.
+    """
+
+    instances: int = 2**31
+    buckets: int = _MOST_BUCKETS
+    chunks: int = 2**31
+    inflation: Inflation = UNLIMITED
+
+    def check(self, instances: int, buckets: int, chunks: int) -> None:
+        """Refuse what has more.
+
+        :raises BadMessage: names the limit, and both numbers.
+        """
+        for count, most, what, key in (
+            (instances, self.instances, "instances", "MaxInstances"),
+            (buckets, self.buckets, "buckets", "MaxBuckets"),
+            (chunks, self.chunks, "chunks", "MaxChunks"),
+        ):
+            if count > most:
+                raise BadMessage(f"It has {count} {what}, more than {most} ({key} in Limits here)")
+
+
+UNLIMITED_PUSH = PushLimits()
 
 
 @attrs.frozen
@@ -171,9 +203,11 @@ class _Status(msgspec.Struct):
     Partial: dict[str, str] = {}
 
 
-def parse_push(body: bytes) -> PushRequest:
-    """The body of ``POST /transfers/push``."""
+def parse_push(body: bytes, limits: PushLimits | None = None) -> PushRequest:
+    """The body of ``POST /transfers/push``. :param limits: None for none."""
     raw = decode(body, _Push)
+    if limits is not None:
+        limits.check(len(raw.Instances), len(raw.Buckets), sum(map(len, raw.Buckets)))
     compression = parse_codec(raw.Compression)
     for number, bucket in enumerate(raw.Buckets):
         if len(bucket) > MAX_CHUNKS_PER_BUCKET:
