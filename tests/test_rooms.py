@@ -32,6 +32,7 @@ ORDER = (
     {"client"},
     {"jobs"},
     {"web"},
+    {"daemon"},
     {"service"},
     {"command"},
     {"cli"},
