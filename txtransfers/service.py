@@ -26,8 +26,10 @@ from .daemon.assembly import Assembly
 from .daemon.certificates import Contexts, make_contexts
 from .daemon.housekeeping import Housekeeping
 from .daemon.place import listen, take_storage
+from .daemon.supervision import Supervision
 from .errors import TransfersError
 from .orthanc.store import OrthancStore
+from .systemd import Notifier, passed_sockets
 from .transfer.congestion import choose, current
 from .web.server import StreamingSite
 from .web.tls import Door, is_local
@@ -68,11 +70,12 @@ def makeService(options: Options) -> "Daemon":
         congestion = choose(settings.transfers.congestion_control)
         contexts = make_contexts(settings)
         audit.check(settings.audit_log)
-        sockets = listen(settings)
         from twisted.internet import reactor  # noqa: PLC0415
 
+        sockets = passed_sockets(reactor) or listen(settings)
         forget_jobs = bool(options["no-jobs"])
-        return Daemon(reactor, settings, sockets, lock, forget_jobs, congestion, contexts)
+        notifier = Notifier.of(os.environ)
+        return Daemon(reactor, settings, sockets, lock, forget_jobs, congestion, contexts, notifier)
     except TransfersError as error:
         raise SystemExit(f"txtransfers: {error}") from None
 
@@ -91,6 +94,7 @@ class Daemon(Service):
         forget_jobs: bool = False,
         congestion: str | None = None,
         contexts: Contexts | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         """:param forget_jobs: those of earlier runs.
 
@@ -106,6 +110,8 @@ class Daemon(Service):
         self._site: StreamingSite | None = None
         self._made = Assembly(reactor, settings, congestion, contexts or Contexts())
         self._housekeeping = Housekeeping(reactor, self._made)
+        self._notifier = notifier or Notifier()
+        self._supervision = Supervision(reactor, self._made, self._notifier)
 
     def startService(self) -> None:
         """Open the store and the journal, then the door."""
@@ -117,6 +123,7 @@ class Daemon(Service):
         for warning in self._settings.warnings:
             log.warn("{warning}", warning=warning)
         log.info("TCP congestion control: {name}", name=self._congestion or current())
+        self._notifier.starting("Opens the store")
         try:
             self._made.open()
         except TransfersError as error:
@@ -124,9 +131,13 @@ class Daemon(Service):
             raise SystemExit(f"txtransfers: {error}") from None
         self._site = self._made.make_site()
         self._site.congestion = self._congestion
-        Deferred.fromCoroutine(self._open()).addErrback(
-            lambda failure: log.failure("The start failed", failure)
-        )
+        Deferred.fromCoroutine(self._open()).addErrback(self._give_up)
+
+    def _give_up(self, failure: Any) -> None:
+        """A daemon that listens nowhere is of no use: whoever watches it starts it anew."""
+        log.failure("The start failed", failure)
+        self._notifier.ailing(f"The start failed: {failure.value}")
+        self._reactor.callWhenRunning(self._reactor.stop)
 
     async def _open(self) -> None:
         made = self._made
@@ -142,9 +153,11 @@ class Daemon(Service):
         self._housekeeping.start()
         made.certificates.start()
         self._listen_to_signals()
-        self._open_the_door()
+        self._supervision.start(self._open_the_door())
 
-    def _open_the_door(self) -> None:
+    def _open_the_door(self) -> str:
+        """Give the addresses."""
+        places = []
         assert self._site is not None
         tls = self._made.certificates.door
         door = Door(self._reactor, self._site, self._may_come_in, tls)
@@ -153,14 +166,16 @@ class Daemon(Service):
             port = self._reactor.adoptStreamPort(bound.fileno(), bound.family, door)
             self._ports.append(port)
             bound.close()
+            scheme = "http" if tls is None else "https"
+            host = f"[{address[0]}]" if ":" in address[0] else address[0]
+            places.append(f"{scheme}://{host}:{address[1]}/")
             log.info(
-                "{name} listens on {scheme}://{host}:{port}/, stores in {folder}",
+                "{name} listens on {place}, stores in {folder}",
                 name=self._settings.name,
-                scheme="http" if tls is None else "https",
-                host=f"[{address[0]}]" if ":" in address[0] else address[0],
-                port=address[1],
+                place=places[-1],
                 folder=self._settings.storage_directory,
             )
+        return ", ".join(places)
 
     def _may_come_in(self, address: IAddress | None) -> bool:
         return self._settings.remote_access_allowed or is_local(address)
@@ -170,9 +185,7 @@ class Daemon(Service):
         if threading.current_thread() is threading.main_thread():
             signal.signal(
                 signal.SIGHUP,
-                lambda *_: self._reactor.callFromThread(
-                    self._made.certificates.look, everything=True
-                ),
+                lambda *_: self._reactor.callFromThread(self._supervision.reload),
             )
 
     def stopService(self) -> "Deferred[None]":
@@ -182,6 +195,7 @@ class Daemon(Service):
 
     async def _close(self) -> None:
         made = self._made
+        self._supervision.stop()
         for port in self._ports:
             await port.stopListening()
         made.transactions.refuse_more()
