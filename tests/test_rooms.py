@@ -21,6 +21,7 @@ ORDER = (
             "config_values",
             "config_webhooks",
             "journal_log",
+            "migrations",
             "sqlite",
             "systemd",
             "threads",
