@@ -19,6 +19,10 @@ from .errors import StorageFailure, StorageFull
 _COPIES = 2
 """How many copies of earlier versions are kept of a file."""
 
+_ROOM = 4
+"""Of the size of a file, what may be needed: its copy; for a step that writes everything anew, the
+write-ahead log, and a file that grows to twice its size."""
+
 _PARTIAL = ".partial"
 
 log = Logger()
@@ -74,9 +78,8 @@ def _copy(db: sqlite3.Connection, path: str, target: int) -> str:
 
 
 def _check_room(db: sqlite3.Connection, path: str) -> None:
-    """For the copy, and for a step that writes everything anew."""
     (pages,), (page,) = (db.execute(f"PRAGMA page_{what}").fetchone() for what in ("count", "size"))
-    needed, free = 2 * pages * page, shutil.disk_usage(os.path.dirname(path) or ".").free
+    needed, free = _ROOM * pages * page, shutil.disk_usage(os.path.dirname(path) or ".").free
     if free < needed:
         raise StorageFull(
             f"The database {path} must be copied and brought to a new version: that takes up to"
