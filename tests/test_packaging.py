@@ -72,7 +72,8 @@ class DebianTests(SynchronousTestCase):
             if instances:
                 (store / "instances" / "a").mkdir()
             if audit:
-                (logs / "audit.log").write_text("{}")
+                (logs / "audit.log").touch()
+                (logs / "audit.log.1").write_text("{}")
             script = self.text("txtransfers.postrm").replace("#DEBHELPER#", "")
             for name in ("/var/lib/", "/var/log/", "/etc/"):
                 script = re.sub(rf"(?<=[\s])(?={re.escape(name)}txtransfers)", str(root), script)
