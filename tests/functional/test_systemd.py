@@ -1,10 +1,12 @@
 """The real daemon, and what stands for systemd: a datagram socket, or its own tools."""
 
+import contextlib
 import json
 import os
 import re
 import signal
 import socket
+import sqlite3
 import ssl
 import subprocess
 from pathlib import Path
@@ -77,23 +79,35 @@ class NotifyTests(SupervisedCase):
         self.hear("STOPPING=1")
         wait_until(lambda: has_ended(process.pid), "the end", STOP_S)
 
-    def test_not_ready_when_it_does_not_start(self) -> None:
-        (self.folder / "store").mkdir()
+    def told_without_a_start(self) -> tuple[str, str]:
+        """What is said, and what systemd is told, by a daemon that ends by itself."""
         self.configure()
-        (self.folder / "store" / "jobs.sqlite").write_bytes(b"no database" * 1000)
         self.ear.bind(str(self.folder / "ear"))
         process = self.run_words([*COMMAND, "-c", "c.json"], NOTIFY_SOCKET=str(self.folder / "ear"))
         said, _nothing = process.communicate(timeout=WAIT_S)
-        self.assertNotEqual(0, process.returncode)
-        self.assertIn(b"jobs.sqlite cannot be opened", said)
         self.ear.setblocking(False)
-        told = []
-        while True:
-            try:
-                told.append(self.ear.recv(4096))
-            except BlockingIOError:
-                break
-        self.assertNotIn(b"READY=1", b"\n".join(told))
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.heard.append(self.ear.recv(4096).decode())
+        told = "\n".join(self.heard)
+        self.assertNotIn("READY=1", told)
+        return said.decode(), told
+
+    def test_not_ready_when_a_database_is_none(self) -> None:
+        (self.folder / "store").mkdir()
+        (self.folder / "store" / "jobs.sqlite").write_bytes(b"no database" * 1000)
+        said, _told = self.told_without_a_start()
+        self.assertIn("jobs.sqlite cannot be opened", said)
+
+    def test_an_end_when_the_start_fails_later(self) -> None:
+        (self.folder / "store").mkdir()
+        db = sqlite3.connect(self.folder / "store" / "jobs.sqlite")
+        schema = ROOT / "tests" / "data" / "schemas" / "jobs-3.sql"
+        db.executescript(schema.read_text() + "UPDATE job SET record = 'no JSON';")
+        db.close()
+        said, told = self.told_without_a_start()
+        self.assertIn("The start failed", said)
+        self.assertIn("STATUS=The start failed", told)
 
 
 class JournalTests(SupervisedCase):
