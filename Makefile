@@ -1,4 +1,4 @@
-# make demo | test | bench | clean.  The first call installs into .venv; later ones work offline.
+# make demo | test | bench | deb | clean.  The first call installs into .venv; later ones work offline.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # It is wanted for the axe-core in it; what it depends on is a browser of its own, which is not.
 AXE := axe-playwright-python==0.1.8
 
-.PHONY: demo test bench clean
+.PHONY: demo test bench deb clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m demo
@@ -16,6 +16,10 @@ test: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python bench/loopback.py
+
+# A package for Debian 12, in dist/; packaging/try-deb tries it in a clean root.
+deb:
+	packaging/build-deb
 
 # The compat mode puts this folder itself on sys.path: Twisted finds twisted/plugins there.
 $(INSTALLED): setup.py Makefile

@@ -1033,11 +1033,10 @@ class SampleTests(SynchronousTestCase):
         unit.optionxform = str  # type: ignore[assignment,method-assign]
         unit.read(ROOT / "etc" / "txtransfers.service")
         service = unit["Service"]
-        self.assertTrue(
-            service["ExecStart"].endswith(
-                "twistd --nodaemon --pidfile= txtransfers -c /etc/txtransfers/config.json"
-            )
+        self.assertEqual(
+            "/usr/bin/txtransfers -c /etc/txtransfers/txtransfers.json", service["ExecStart"]
         )
+        self.assertEqual("notify", service["Type"])
         self.assertEqual("on-failure", service["Restart"])
 
 

@@ -11,6 +11,9 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
+from twisted.logger import LogLevel
+
+from .journal_log import is_journal, with_priority
 from .passwords import hash_password, make_token
 
 COMMANDS = frozenset(
@@ -24,6 +27,7 @@ COMMANDS = frozenset(
 _VALUED = frozenset({"-c", "--config", "--url", "--credentials", "--authorities"})
 """Options before a command's name whose value is the next word."""
 
+_STANDARD_ERROR = 2
 _COMPLETING = "_TXTRANSFERS_COMPLETE"
 
 
@@ -77,8 +81,17 @@ def _run_client() -> None:
 def _run_daemon() -> None:
     from twisted.scripts import twistd  # noqa: PLC0415
 
-    sys.argv[1:] = ["--nodaemon", "--pidfile=", "txtransfers", *sys.argv[1:]]
-    twistd.run()
+    of_twistd = ["--nodaemon", "--pidfile="]
+    journal = is_journal(os.environ, _STANDARD_ERROR)
+    if journal:
+        of_twistd.append("--logger=txtransfers.journal_log.observer")
+    sys.argv[1:] = [*of_twistd, "txtransfers", *sys.argv[1:]]
+    try:
+        twistd.run()
+    except SystemExit as end:
+        if journal and isinstance(end.code, str):
+            raise SystemExit(with_priority(end.code, LogLevel.error)) from None
+        raise
 
 
 def _password() -> None:

@@ -1,4 +1,4 @@
-"""One SQLite file: opened in WAL mode, migrated by numbered steps, written by one at a time.
+"""One SQLite file: opened in WAL mode, brought to its version, written by one at a time.
 
 Everything here blocks and is called in threads of the pool. Used by the embedded store's index and
 by the journal of jobs. A durable write that returned is on disk (``synchronous=FULL``), and with it
@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from .errors import StorageFailure, StorageFull
+from .migrations import bring_up
 
 T = TypeVar("T")
 
@@ -54,7 +55,7 @@ class Database:
     """A SQLite file and its connections: one for writing, one a thread for reading."""
 
     def __init__(self, path: str, migrations: Sequence[str]) -> None:
-        """:param migrations: SQL scripts; number N brings a file from version N to N + 1."""
+        """:param migrations: see :func:`.migrations.bring_up`."""
         self._path = path
         self._migrations = migrations
         self._write_lock = FairLock()
@@ -70,10 +71,13 @@ class Database:
         self._local = threading.local()
         try:
             self._writer = self._connect()
-            self._migrate(self._writer)
+            bring_up(self._writer, self._path, self._migrations)
         except sqlite3.Error as error:
             self.close()
             raise StorageFailure(f"The database {self._path} cannot be opened: {error}") from error
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close all connections; safe to call twice."""
@@ -129,15 +133,3 @@ class Database:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
         return connection
-
-    def _migrate(self, connection: sqlite3.Connection) -> None:
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > len(self._migrations):
-            raise StorageFailure(
-                f"The database {self._path} has version {version}, made by a newer release; "
-                f"this one knows up to {len(self._migrations)}"
-            )
-        for number in range(version, len(self._migrations)):
-            connection.executescript(
-                f"BEGIN;\n{self._migrations[number]};\nPRAGMA user_version={number + 1};\nCOMMIT;"
-            )

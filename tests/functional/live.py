@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
@@ -133,6 +133,10 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": path}
 
 
+COMMAND = (sys.executable, "-c", "from txtransfers.cli import main; main()")
+"""``txtransfers``, the command that the package installs."""
+
+
 class LiveTestCase(SynchronousTestCase):
     """Starts daemons; at the end of the test each is stopped, and its log is looked through."""
 
@@ -184,6 +188,20 @@ class LiveTestCase(SynchronousTestCase):
             self.start("A", port_a, **({"OrthancPeers": peers_a} | both | dict(a or {}))),
             self.start("B", port_b, **({"OrthancPeers": peers_b} | both | dict(b or {}))),
         )
+
+    def run_words(self, words: Sequence[str], **variables: str) -> "subprocess.Popen[bytes]":
+        """A program in the folder of the test, ended with it; what it says can be read."""
+        process = subprocess.Popen(
+            words,
+            cwd=self.folder,
+            env=environment() | variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        self.addCleanup(process.communicate, timeout=STOP_S)
+        self.addCleanup(process.terminate)
+        return process
 
     def store_of(self, name: str) -> Path:
         """The storage directory of a daemon."""

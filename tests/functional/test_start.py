@@ -13,6 +13,7 @@ from typing import Any
 
 from demo.daemon import free_ports
 from tests.functional.live import (
+    COMMAND,
     HOST,
     STOP_S,
     LiveTestCase,
@@ -270,17 +271,7 @@ class CommandTests(LiveTestCase):
     """``txtransfers``, the command that the package installs."""
 
     def run_command(self, *arguments: str) -> "subprocess.Popen[bytes]":
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from txtransfers.cli import main; main()", *arguments],
-            cwd=self.folder,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        self.addCleanup(process.communicate, timeout=STOP_S)
-        self.addCleanup(process.terminate)
-        return process
+        return self.run_words([*COMMAND, *arguments])
 
     def test_it_runs_in_the_foreground(self) -> None:
         (port,) = free_ports(1)

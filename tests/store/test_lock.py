@@ -7,12 +7,12 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from txtransfers.daemon.place import take_storage
 from txtransfers.errors import ConfigurationError
-from txtransfers.service import take_storage
 
 HOLD = """
 import sys
-from txtransfers.service import take_storage
+from txtransfers.daemon.place import take_storage
 take_storage(sys.argv[1])
 print("held", flush=True)
 sys.stdin.read()
