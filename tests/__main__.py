@@ -18,8 +18,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 TESTS = Path(__file__).parent
-SEVERAL = 3
-"""Processes, where it is not said: more than two only wait less."""
+SEVERAL = 2
+"""Processes, where it is not said."""
 
 _SUMMARY = re.compile(r"^(?:PASSED|FAILED)(?: \((.*)\))?$", re.MULTILINE)
 

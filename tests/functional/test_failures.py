@@ -168,8 +168,8 @@ class LinkTests(Case):
         self.assert_empty(b)
 
     def test_slow_is_no_failure(self) -> None:
-        wire = Wire(rate=4 * MB)
-        a, b = self.pair(wire, HttpTimeout=1, Transfers={"Threads": 1})
+        wire = Wire(rate=2 * MB)
+        a, b = self.pair(wire, HttpTimeout=3, Transfers={"Threads": 1})
         uploaded, study = self.study(a)
         self.transfer(a, "send", study)
         self.assert_holds(b, uploaded)
