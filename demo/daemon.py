@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import signal
 import socket
 import ssl
@@ -29,6 +30,7 @@ ANSWER_SECONDS = 300
 BLOCK_SIZE = 1024 * 1024
 """Bytes read from a file at a time when it is uploaded."""
 HOST = "127.0.0.1"
+_PORTS = range(12_000, 32_000)
 ENDED = ("Success", "Failure")
 
 Json = Any
@@ -288,12 +290,19 @@ class Daemon:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return so many loopback ports that nobody listens on."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((HOST, 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Return so many loopback ports that nobody listens on.
+
+    They are none of those that the kernel gives to connections: until they are used, nobody else
+    should have them.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        port = random.choice(_PORTS)
+        with contextlib.suppress(OSError), socket.socket() as tried:
+            tried.bind((HOST, port))
+            if port not in found:
+                found.append(port)
+    return found
 
 
 def peers_of(name: str, other: str, url: str) -> dict[str, Json]:

@@ -1,6 +1,8 @@
 """The gateway as a proxy: what travels, who waits for whom, and what happens when one goes away."""
 
+import json
 from base64 import b64encode
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import error as net
@@ -546,3 +548,45 @@ class PermissionTests(GatewayCase):
         line.answer(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
         self.orthanc.lines[-1].answer(OK)
         self.assertEqual(200, client.answers()[0].status)
+
+
+class AuditTests(GatewayCase):
+    """What is handed on and moves something is in the audit log, whoever has let it in."""
+
+    configuration = USERS
+
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp()).absolute()
+        self.configuration = {**USERS, "Name": "Here", "AuditLog": str(self.path)}
+        super().setUp()
+
+    def lines(self) -> list[dict[str, Any]]:
+        text = self.path.read_text() if self.path.exists() else ""
+        return [json.loads(line) for line in text.splitlines()]
+
+    def test_who_was_let_in_by_orthanc(self) -> None:
+        _client, line = self.ask("DELETE", "/studies/x", headers=basic("bob:secret"))
+        line.answer(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")  # of /system
+        self.orthanc.lines[-1].answer(OK)
+        [told] = self.lines()
+        self.assertEqual(
+            ("Deleted", "bob@127.0.0.1", "Success", "/studies/x"),
+            (told["Event"], told["By"], told["Result"], told["Resource"]),
+        )
+        client = self.house.connect()
+        client.request("DELETE", "/studies/x", headers=basic("mallory:guess"))
+        self.orthanc.lines[-1].answer(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+        self.assertEqual(1, len(self.lines()), "it is not known who that was")
+
+    def test_what_orthanc_sends_and_gives(self) -> None:
+        for method, target, event, more in (
+            ("POST", "/modalities/pacs/store", "Sent", {"From": "Here", "To": "pacs"}),
+            ("GET", "/studies/x/archive", "Downloaded", {"Resource": "/studies/x"}),
+        ):
+            client = self.house.connect()
+            client.request(method, target, headers=basic("us:secret"))
+            for _ in range(2):  # the first time, /system is asked for before
+                self.orthanc.lines[-1].ok(b"{}")
+            told = self.lines()[-1]
+            self.assertEqual((event, "us@127.0.0.1"), (told["Event"], told["By"]))
+            self.assertEqual(more, {name: told[name] for name in more})

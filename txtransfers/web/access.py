@@ -205,6 +205,12 @@ class Access:
         return hmac.digest(self._key, header.encode("utf-8", "surrogateescape"), "sha256")
 
 
+def claimed_name(header: str | None) -> str:
+    """The user that ``Authorization`` names, which proves nothing; empty where there is none."""
+    credentials = _read(header) if header is not None else None
+    return credentials.name if credentials is not None else ""
+
+
 def _read(header: str) -> _Credentials | None:
     """What ``Authorization`` holds, if it can be right."""
     scheme, _space, rest = header.partition(" ")

@@ -21,6 +21,7 @@ SERVED_S = 10.0
 """Seconds without a further request after which a pull from here counts as ended."""
 
 _MOST_PATIENTS = 100
+_UNAUTHORIZED = 401
 _ABOVE = {Level.INSTANCE: Level.SERIES, Level.SERIES: Level.STUDY, Level.STUDY: Level.PATIENT}
 _LEVELS = ("patients", "studies", "series", "instances")
 
@@ -28,7 +29,10 @@ log = Logger()
 
 
 def event_of(method: str, segments: Sequence[str]) -> str | None:
-    """What a request is to the audit log; None for most."""
+    """What a request is to the audit log; None for most.
+
+    Those to an Orthanc behind us are among them: archives and ``store`` are its own.
+    """
     match method, list(segments):
         case "POST", ["transfers", "push", _, "commit"]:
             return "Received"
@@ -40,6 +44,10 @@ def event_of(method: str, segments: Sequence[str]) -> str | None:
             return "Uploaded"
         case "GET", ["instances", _, "file"] | ["instances", _, "attachments", "dicom", "data"]:
             return "Downloaded"
+        case "GET", [level, _, "archive" | "media"] if level in _LEVELS:
+            return "Downloaded"
+        case "POST", ["peers" | "modalities", _, "store"]:
+            return "Sent"
         case "DELETE", [level, _] if level in _LEVELS:
             return "Deleted"
     return None
@@ -110,6 +118,8 @@ class Auditor:
     def _ended(
         self, result: Any, event: str, request: StreamingRequest, segments: Sequence[str]
     ) -> None:
+        if request.code == _UNAUTHORIZED:  # by an Orthanc behind us: it is not known who asked
+            return
         is_good = not isinstance(result, Failure) and request.code == 200
         if event == "Served":
             self._add_served(request, segments[2].split("."), is_good)
@@ -117,8 +127,12 @@ class Auditor:
         facts = dict(request.facts)
         ids = facts.pop("Ids", ())
         if event == "Downloaded":
-            ids, facts["Size"] = (segments[1],), request.sentLength
-        elif event == "Deleted":
+            facts["Size"] = request.sentLength
+        elif event == "Sent":
+            facts["To"] = segments[1]
+        if event == "Downloaded" and segments[0] == "instances":
+            ids = (segments[1],)
+        elif event in ("Downloaded", "Deleted"):
             facts["Resource"] = f"/{segments[0]}/{segments[1]}"
         self._later(self._note(event, request, is_good, ids, facts))
 
@@ -132,7 +146,7 @@ class Auditor:
     ) -> None:
         own = self._settings.name
         by = by_whom(request)
-        comes_in = event != "Downloaded"
+        comes_in = event not in ("Downloaded", "Sent")
         line = {
             "By": by,
             "From": by if comes_in else own,

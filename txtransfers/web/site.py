@@ -21,7 +21,7 @@ from ..transfer.bandwidth import Bandwidth
 from ..transfer.directory import Directory
 from ..transfer.incoming import PushTransactions
 from ..transfer.slots import Slots
-from .access import Access, User
+from .access import Access, User, claimed_name
 from .archive import LookupTool, add_archive
 from .auditing import Auditor
 from .explorer import Front
@@ -225,13 +225,13 @@ class GuardedSite(StreamingSite):
             )
         return self.take_body(request, wanted)
 
-    def take_body(self, request: Request, wanted: Wanted, audited: bool = True) -> IResource:
+    def take_body(self, request: Request, wanted: Wanted) -> IResource:
         """What is wanted, unless too many bodies are coming already."""
         try:
             cast(StreamingRequest, request).take_body()
         except TooBusy as error:
             return Refused(error)
-        if self._auditor is not None and audited:
+        if self._auditor is not None:
             self._auditor.watch(cast(StreamingRequest, request), wanted.segments)
         return wanted.resource
 
@@ -274,7 +274,9 @@ class Ask(ApiResource):
     async def _find(self, request: Request) -> IResource:
         """Let them in where Orthanc asks who they are; where it does not, we do."""
         if await self._door.guards_itself():
-            return self._site.take_body(request, self._wanted, audited=False)
+            # If Orthanc answers, it has checked that they are who they say.
+            cast(StreamingRequest, request).asker = claimed_name(_header(request, b"Authorization"))
+            return self._site.take_body(request, self._wanted)
         return self._site.enter(request, self._user, self._wanted)
 
 
