@@ -221,6 +221,18 @@ class TravelTests(GatewayCase):
         self.assertFalse(line.is_open)
 
 
+class RoundTests(GatewayCase):
+    def test_a_request_that_comes_back_to_us(self) -> None:
+        """Each time as this gateway has handed it on, until that is enough."""
+        headers: dict[str, str] = {}
+        for _ in range(4):
+            _client, line = self.ask(headers=headers)
+            headers = {"Via": headers_of(line.sent())["via"]}
+        answer = self.house.request("GET", "/x", headers=headers)
+        self.assertEqual(502, answer.status)
+        self.assertIn("Store.Url leads to this daemon", answer.json()["Details"])
+
+
 class BackpressureTests(GatewayCase):
     def test_a_slow_client_stops_orthanc(self) -> None:
         client, line = self.ask()

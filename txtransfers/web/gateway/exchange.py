@@ -14,12 +14,12 @@ from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from ...errors import TransfersError
+from ...errors import OrthancUnreachable, TransfersError
 from ...transfer.client import Stall
 from ..resource import ApiResource
 from ..server import ClientGone, StreamingRequest
 from .answers import Head
-from .headers import Client, handed_on, passed_on, request_head
+from .headers import Client, goes_round, handed_on, passed_on, request_head
 from .upstream import Connection, Gone, Upstream
 
 _REPEATABLE = (b"GET", b"HEAD", b"OPTIONS")
@@ -42,6 +42,11 @@ class HandOn(ApiResource):
     async def handle(self, request: StreamingRequest, method: str) -> Any:
         """Hand it on, whatever the method."""
         try:
+            if goes_round(headers_of(request)):
+                raise OrthancUnreachable(
+                    "The request comes back again and again: Store.Url leads to this daemon, or to"
+                    " another that leads here; it must be Orthanc's own address"
+                )
             await Exchange(self._upstream, request).run()
         except TransfersError:
             request.refuse_body()

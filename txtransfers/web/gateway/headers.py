@@ -27,6 +27,8 @@ _OF_ONE_ANSWER = frozenset(
 """Headers of a request whose answer would not fit a part of an answer that we make of it."""
 
 _VIA = b"1.1 txtransfers"
+_MOST_GATEWAYS = 4
+"""That a request passes on its way to an Orthanc."""
 
 
 @attrs.frozen
@@ -68,6 +70,11 @@ def handed_on(headers: Iterable[Header], client: Client, host: bytes | None) -> 
         kept.append((b"X-Forwarded-Proto", b"https" if client.is_secure else b"http"))
     kept.append((b"Via", _and(_joined(came, b"via"), _VIA)))
     return kept
+
+
+def goes_round(headers: Iterable[Header]) -> bool:
+    """Whether a request has passed so many gateways that it will never reach an Orthanc."""
+    return _joined(list(headers), b"via").count(_VIA) >= _MOST_GATEWAYS
 
 
 def without_conditions(headers: Iterable[Header]) -> list[Header]:
