@@ -4,7 +4,6 @@ import contextlib
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -71,9 +70,8 @@ class OverloadCase(LiveTestCase):
         return found
 
     def assert_answers(self) -> None:
-        started = time.monotonic()
-        self.assertEqual(200, ask(self.b.port, "GET", "/system").status)
-        self.assertLess(time.monotonic() - started, ANSWER_S)
+        """At once, or after a 503: a connection that has just come is not closed for another."""
+        wait_until(lambda: ask(self.b.port, "GET", "/system").status == 200, "an answer", ANSWER_S)
 
     def assert_transfers(self, **more: object) -> None:
         self.transfer(self.a, "send", self.study, **more)
