@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from ..config_limits import LimitsSettings
 from ..errors import TooBusy
@@ -22,6 +22,7 @@ _MESSAGE_S = 60.0
 """Seconds that a large message may take to come while others wait for its room."""
 
 _AGAIN_S = 5.0
+"""Seconds between two looks whether others wait."""
 
 _SMALL = 64 * 1024
 """Bytes of a message that is too small to be counted."""
@@ -105,20 +106,22 @@ class Load:
             yield
             return
 
+        call: IDelayedCall
+
         def look() -> None:
+            nonlocal call
             if self.messages.waiting:
                 self._refusals.note("MinimumBodyRate", who)
                 cut()
             else:
-                calls.append(self._clock.callLater(_AGAIN_S, look))
-                del calls[0]
+                call = self._clock.callLater(_AGAIN_S, look)
 
-        calls = [self._clock.callLater(_MESSAGE_S, look)]
+        call = self._clock.callLater(_MESSAGE_S, look)
         try:
             yield
         finally:
-            if calls[0].active():
-                calls[0].cancel()
+            if call.active():
+                call.cancel()
 
     def keep(self, size: int) -> bool:
         """Whether an answer of so many bytes may be kept as a whole; :meth:`drop` must follow."""

@@ -1,18 +1,20 @@
 """``/transfers/openapi.json``: what this daemon answers, for programs.
 
-``openapi.json`` here is made of ``docs/openapi.yaml`` by ``python -m tests.openapi``, so that no
-reader of YAML is needed where the daemon runs.
+``openapi.yaml`` here is what people read, and edit, as ``docs/openapi.yaml``.
 """
 
-import json
 from importlib.resources import files
 from typing import Any
 
+import msgspec
+import yaml
+
 from .. import __version__
+from ..threads import IThreads
 from .resource import JSON, Reply, TransfersResource
 from .server import StreamingRequest
 
-_FILE = "openapi.json"
+_FILE = "openapi.yaml"
 
 OURS = ("/transfers/", "/jobs", "/peers", "/plugins", "/tools/metrics-prometheus")
 """What begins so is answered by us behind a gateway, too."""
@@ -22,20 +24,31 @@ ABOUT_US = ("/metrics", "/healthz", "/readyz")
 
 
 class Description(TransfersResource):
-    """``/transfers/openapi.json``. Reads its file at once: it is made at the start."""
+    """``/transfers/openapi.json``. Its file is read when somebody asks, once."""
 
-    def __init__(self, is_gateway: bool) -> None:
+    def __init__(self, threads: IThreads, is_gateway: bool) -> None:
         super().__init__()
-        self._reply = Reply(json.dumps(describe(is_gateway)).encode(), JSON)
+        self._threads = threads
+        self._is_gateway = is_gateway
+        self._reply: Reply | None = None
 
     async def get(self, request: StreamingRequest) -> Reply:
         """The description."""
+        if self._reply is None:
+            body = await self._threads.run(lambda: msgspec.json.encode(describe(self._is_gateway)))
+            self._reply = Reply(body, JSON)
         return self._reply
+
+
+def read() -> dict[str, Any]:
+    """The file's content; takes some tenths of a second."""
+    value: dict[str, Any] = yaml.safe_load(files(__package__).joinpath(_FILE).read_text("utf-8"))
+    return value
 
 
 def describe(is_gateway: bool) -> dict[str, Any]:
     """The description; behind a gateway without what is handed on to Orthanc."""
-    value: dict[str, Any] = json.loads(files(__package__).joinpath(_FILE).read_text("utf-8"))
+    value = read()
     value["info"]["version"] = __version__
     if is_gateway:
         value["paths"] = {

@@ -73,8 +73,7 @@ class SiteParts:
 
 def make_site(parts: SiteParts) -> StreamingSite:
     """The site of a daemon."""
-    settings = parts.settings
-    access = Access(settings, parts.clock, parts.threads)
+    access = Access(parts.settings, parts.clock, parts.threads)
     jobs = Jobs(parts.jobs, parts.wall_clock)
     metrics = Metrics(
         parts.transactions,
@@ -83,43 +82,25 @@ def make_site(parts: SiteParts) -> StreamingSite:
         parts.wall_clock,
         lambda: access.failed,
     )
-    readiness = Readiness(
-        parts.clock,
-        parts.threads,
-        parts.files.probe if parts.files is not None else None,
-        lambda: parts.transactions.is_refusing,
-        parts.gateway.upstream if parts.gateway is not None else None,
-    )
-    prometheus = PrometheusMetrics(
-        Sources(
-            parts.measures,
-            parts.threads,
-            parts.jobs,
-            parts.transactions,
-            parts.archive,
-            parts.files.space if parts.files is not None else None,
-            parts.memory,
-            lambda: access.failed,
-            readiness.is_orthanc_up if parts.gateway is not None else None,
-        )
-    )
-
-    def watched(root: Resource) -> Resource:
-        root.putChild(b"metrics", prometheus)
-        root.putChild(b"healthz", Alive())
-        root.putChild(b"readyz", Ready(readiness))
-        return root
-
+    root: Resource
+    door = None
     if parts.gateway is not None:
-        tree = watched(gateway_tree(parts, parts.gateway, transfers_tree(parts), jobs, metrics))
+        root = gateway_tree(parts, parts.gateway, transfers_tree(parts), jobs, metrics)
         door = Door(parts.gateway.upstream, parts.clock)
-        return GuardedSite(tree, parts, access, door)
+    else:
+        root = _own_tree(parts, jobs, metrics)
+    _add_monitoring(root, parts, access)
+    return GuardedSite(root, parts, access, door)
+
+
+def _own_tree(parts: SiteParts, jobs: Jobs, metrics: Metrics) -> Resource:
+    """The tree of a daemon with a store of its own."""
     root = Front()
     root.putChild(b"transfers", transfers_tree(parts))
     root.putChild(b"jobs", jobs)
-    root.putChild(b"system", System(settings, parts.archive))
+    root.putChild(b"system", System(parts.settings, parts.archive))
     root.putChild(b"plugins", Plugins())
-    root.putChild(b"peers", PeersNode(settings.peers))
+    root.putChild(b"peers", PeersNode(parts.settings.peers))
     tools = NotFoundParent()
     root.putChild(b"tools", tools)
     tools.putChild(b"metrics-prometheus", metrics)
@@ -129,7 +110,32 @@ def make_site(parts: SiteParts) -> StreamingSite:
         tools.putChild(b"lookup", LookupTool(archive))
         tools.putChild(b"find", FindTool(archive))
         tools.putChild(b"count-resources", CountTool(archive))
-    return GuardedSite(watched(root), parts, access)
+    return root
+
+
+def _add_monitoring(root: Resource, parts: SiteParts, access: Access) -> None:
+    """What tells programs how the daemon is."""
+    readiness = Readiness(
+        parts.clock,
+        parts.threads,
+        parts.files.probe if parts.files is not None else None,
+        lambda: parts.transactions.is_refusing,
+        parts.gateway.upstream if parts.gateway is not None else None,
+    )
+    sources = Sources(
+        parts.measures,
+        parts.threads,
+        parts.jobs,
+        parts.transactions,
+        parts.archive,
+        parts.files.space if parts.files is not None else None,
+        parts.memory,
+        lambda: access.failed,
+        readiness.is_orthanc_up if parts.gateway is not None else None,
+    )
+    root.putChild(b"metrics", PrometheusMetrics(sources))
+    root.putChild(b"healthz", Alive())
+    root.putChild(b"readyz", Ready(readiness))
 
 
 @attrs.frozen

@@ -306,6 +306,6 @@ def transfers_tree(parts: "SiteParts") -> Resource:
     root.putChild(b"push", Pushes(parts.transactions, threads, clock, parts.bandwidth))
     root.putChild(b"explorer", Explorer(parts.settings.name, parts.archive is not None))
     root.putChild(b"events", EventStream(parts.jobs, clock))
-    root.putChild(b"openapi.json", Description(parts.gateway is not None))
+    root.putChild(b"openapi.json", Description(threads, parts.gateway is not None))
     root.putChild(b"bandwidth", BandwidthNode(parts.bandwidth, threads))
     return root
