@@ -32,11 +32,12 @@ from txtransfers.transfer.incoming import PushTransactions
 from txtransfers.transfer.link import Link
 from txtransfers.transfer.parts import Limits, Parts
 from txtransfers.transfer.slots import Slots
+from txtransfers.wire.abilities import Abilities
 from txtransfers.wire.codec import OURS, Codec, parse_coding
 from txtransfers.wire.codecs import encoder
 from txtransfers.wire.messages import LookupAnswer, Resource
 from txtransfers.wire.plan import Instance
-from txtransfers.wire.pushes import PushOpened, PushStatus, parse_push, parse_push_status
+from txtransfers.wire.pushes import PushOpened, PushRequest, PushStatus, parse_push_status
 
 Step = Exception | Awaitable[Any]
 
@@ -97,6 +98,7 @@ class FakePeer:
         self.codecs = OURS
         self.offered: list[frozenset[Codec]] = []
         self.knows_extension: bool | None = None
+        self.abilities: Abilities | None = None
         self.originator = originator
         self.asked: list[str] = []
         self.sessions: set[str] = set()
@@ -153,15 +155,16 @@ class FakePeer:
         except (CorruptedInstances, WrongLength) as error:
             raise PeerRefused(str(error), 500) from error
 
-    async def open_push(self, opening: bytes, instances: int, session: str) -> PushOpened:
+    async def learn(self) -> None:
+        pass
+
+    async def open_push(self, request: PushRequest, session: str) -> PushOpened:
         await self._ask("POST push", session)
-        request = parse_push(opening)
         if self.is_stock:
             request = attrs.evolve(request, extension=None)
         with self._answering():
             id_, already = await self.pushes.open(request)
         self.knows_extension = not self.is_stock
-        assert instances == len(request.instances)
         path = f"/transfers/push/{id_}"
         self.opened_with = request.compression
         self.offered.append(request.extension.codecs if request.extension else frozenset())
@@ -186,7 +189,11 @@ class FakePeer:
         codec = Codec(arguments["codec"]) if "codec" in arguments else None
         assert codec is None or not self.is_stock
         self.paths.append(whole)
-        asked = re.sub("[?&]codec=[a-z]+", "", asked)
+        asked = (
+            re.sub("[?&]codec=[a-z]+", "", asked)
+            .replace("?early", "&early")
+            .replace("&early=1", " early")
+        )
         touched: list[int] = []
         stall = Stall(Clock(), 60)
         stall.touch = lambda: touched.append(1)  # type: ignore[method-assign]
@@ -200,6 +207,9 @@ class FakePeer:
         await self._ask(f"PUT {asked}", session)
         id_ = path.removeprefix("/transfers/push/")
         with self._answering():
+            if "early" in arguments:
+                await self.pushes.expect(id_)
+                (await self.pushes.get(id_)).check_unchanged(number)
             sink = await self.pushes.receive(id_, number, int(arguments.get("offset", 0)), codec)
             sink.write(data)
             await self.pushes.finish_bucket(id_, sink, 0)

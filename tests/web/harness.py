@@ -114,6 +114,7 @@ class FakePeer:
         self.base_url = f"http://{name.lower()}.test:8042"
         self.settings = peer_settings(f"{self.base_url}/", remote_self=remote_self)
         self.knows_extension: bool | None = None
+        self.abilities: Any = None
         self.link = Link(Clock(), 4, 4)
         self.answers: dict[str, Any] = {}
         """To requests of Orthanc's own API; an error is raised."""
@@ -145,6 +146,9 @@ class FakePeer:
 
     async def meet(self) -> None:
         """See ``Peer.meet``."""
+
+    async def learn(self) -> None:
+        """See ``Peer.learn``."""
 
     def prepare(self, count: int) -> None:
         """See ``Peer.prepare``."""

@@ -52,6 +52,12 @@ _STOPPED_RETRY_S = 10
 
 _GIVEN_UP_KEPT = 100
 
+EXPECTED_S = 10.0
+"""Seconds that buckets may wait for the opening of their transaction, which is on its way."""
+
+_MOST_EXPECTED = 256
+"""Buckets that wait at once; each is a connection, and what it may keep of a body."""
+
 log = Logger()
 
 
@@ -106,6 +112,9 @@ class PushTransactions:
         self._traffic: dict[str, Traffic] = {}
         self._moving: dict[str, Waiters] = {}
         """Those that are being parked or reopened, and who waits for that."""
+        self._expected: dict[str, Waiters] = {}
+        """Those whose buckets came before their opening."""
+        self._expecting = 0
         self._given_up: dict[str, str] = {}
         """Why the last few were ended here: their other buckets are refused for the same."""
         self.counters = Counters()
@@ -137,10 +146,16 @@ class PushTransactions:
         """
         if self._refusing:
             raise TooBusy("The daemon is being stopped", _STOPPED_RETRY_S)
-        await self._threads.run(_check, request)
         extension = request.extension
-        note = await self._threads.run(push_json, (), request.buckets, request.compression)
         id_ = extension.key if extension is not None else str(uuid4())
+        try:
+            return await self._open(id_, request)
+        finally:
+            self._expect_no_more(id_)
+
+    async def _open(self, id_: str, request: PushRequest) -> tuple[str, frozenset[int]]:
+        await self._threads.run(_check, request)
+        note = await self._threads.run(push_json, (), request.buckets, request.compression)
         self._given_up.pop(id_, None)
         known = await self._find(id_, lambda: self._receive(id_, request, note))
         assert known is not None
@@ -238,6 +253,26 @@ class PushTransactions:
         finally:
             self._transactions.pop(id_, None)
             self._moved(id_)
+
+    async def expect(self, id_: str) -> None:
+        """Wait a little for a transaction to be opened; whether it was, :meth:`get` tells."""
+        if self._expecting >= _MOST_EXPECTED or not is_transaction_id(id_):
+            return
+        self._expecting += 1
+        opened = self._expected.setdefault(id_, Waiters()).wait()
+        timeout = self._clock.callLater(EXPECTED_S, self._expect_no_more, id_)
+        try:
+            if await self._find(id_) is None:
+                await opened
+        finally:
+            self._expecting -= 1
+            if timeout.active():
+                timeout.cancel()
+
+    def _expect_no_more(self, id_: str) -> None:
+        expecting = self._expected.pop(id_, None)
+        if expecting is not None:
+            expecting.fire()
 
     async def get(self, id_: str) -> PushTransaction:
         """A transaction that is open.

@@ -88,6 +88,15 @@ class PushTransaction:
         """Whether nothing is under way."""
         return self._state is _State.RECEIVING and not self._receiving
 
+    def check_unchanged(self, number: int) -> None:
+        """Refuse a bucket that was sent before it was known which instances are here.
+
+        :raises BadState: some of it is here, and must not be sent.
+        """
+        planned = self._request.buckets
+        if number < len(planned) and self._buckets[number] != planned[number]:
+            raise BadState(f"Some instances of bucket {number} are here already")
+
     def receive(self, number: int, offset: int = 0, codec: Codec | None = None) -> Sink:
         """A sink for the body of bucket ``number``; :meth:`received` must follow.
 

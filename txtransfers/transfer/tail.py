@@ -88,4 +88,5 @@ class Tail:
         link = self._link
         if link.goodput is None or link.round_trip is None or link.is_near:
             return None
-        return _PATIENCE * link.seconds(size) + _ROUND_TRIPS * link.round_trip
+        round_trip = max(link.round_trip, link.delay or 0.0)
+        return _PATIENCE * link.seconds(size) + _ROUND_TRIPS * round_trip

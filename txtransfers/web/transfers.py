@@ -20,7 +20,8 @@ from ..transfer.directory import Directory
 from ..transfer.incoming import PushTransactions
 from ..transfer.received_push import committed_status
 from ..transfer.remote_pull import ask_to_pull
-from ..wire import messages, pushes
+from ..wire import messages, packed, pushes
+from ..wire.abilities import ALL_ABILITIES
 from ..wire.codec import ACCEPTED_CODECS, OURS, parse_codec, read_codecs
 from ..wire.messages import TransferRequest
 from .archive import describe_resource
@@ -72,8 +73,15 @@ class Lookup(TransfersResource):
         offered = request.getHeader(ACCEPTED_CODECS)
         codecs = read_codecs(map(str.strip, offered.split(","))) if offered is not None else None
         answer = messages.LookupAnswer(instances, self._originator, codecs)
-        reply: Reply = await self._threads.run(lambda: compact(answer.to_json()))
+        takes_packed = packed.PACKED in (request.getHeader("Accept") or "")
+        reply: Reply = await self._threads.run(lookup_reply, answer, takes_packed)
         return reply
+
+
+def lookup_reply(answer: messages.LookupAnswer, takes_packed: bool) -> Reply:
+    """The answer to a lookup. Takes long for many instances."""
+    body = packed.pack_lookup(answer) if takes_packed else None
+    return compact(answer.to_json()) if body is None else Reply(body, packed.PACKED)
 
 
 class SubmitPull(TransfersResource):
@@ -163,13 +171,21 @@ class Pushes(TransfersResource):
 
     async def post(self, request: StreamingRequest) -> Any:
         """Open a transaction."""
+        is_packed = request.getHeader("Content-Type") == packed.PACKED
+        parse = packed.parse_packed_push if is_packed else pushes.parse_push
         body, limits = await read_body(request), self._transactions.limits
-        push = await self._threads.run(pushes.parse_push, body, limits)
+        push = await self._threads.run(parse, body, limits)
         id_, already_stored = await self._transactions.open(push)
         opened = pushes.PushOpened(id_, f"/transfers/push/{id_}", None)
         if push.extension is not None:
             codecs = push.extension.codecs & OURS
-            opened = attrs.evolve(opened, already_stored=already_stored, codecs=codecs, awaits=True)
+            opened = attrs.evolve(
+                opened,
+                already_stored=already_stored,
+                codecs=codecs,
+                awaits=True,
+                abilities=ALL_ABILITIES,
+            )
         return pushes.push_opened_json(opened)
 
     def getChild(self, path: bytes, request: Request) -> Resource:
@@ -259,9 +275,14 @@ class PushBucket(TransfersResource):
     async def put(self, request: StreamingRequest) -> Any:
         """Take the bucket's body as it comes."""
         transactions = self._transactions
-        await transactions.get(self._id)
+        is_early = argument(request, "early") is not None
+        if is_early:
+            await transactions.expect(self._id)
+        transaction = await transactions.get(self._id)
         if not _NUMBER.match(self._number):
             raise UnknownResource(f"{self._number[:40]!r} is no number of a bucket")
+        if is_early:
+            transaction.check_unchanged(int(self._number))
         async with transactions.bodies.slot():
             await self._take(request)
         return {}
