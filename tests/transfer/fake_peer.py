@@ -3,7 +3,7 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
@@ -31,6 +31,7 @@ from txtransfers.transfer.client import Stall
 from txtransfers.transfer.incoming import PushTransactions
 from txtransfers.transfer.link import Link
 from txtransfers.transfer.parts import Limits, Parts
+from txtransfers.transfer.received_push import committed_status
 from txtransfers.transfer.slots import Slots
 from txtransfers.wire.abilities import Abilities
 from txtransfers.wire.codec import OURS, Codec, parse_coding
@@ -80,7 +81,7 @@ class FakeSession(str):
 class FakePeer:
     """Does what a peer does, with a store of its own; notes what it is asked.
 
-    :ivar is_stock: whether it knows no extension.
+    :ivar is_stock: whether it knows no extension. :ivar awaits: whether its commit can wait.
 
     :ivar link: what it is like to the transfers. :ivar codecs: that it knows, of our own.
     :ivar offered: codecs of each opening and lookup.
@@ -95,6 +96,7 @@ class FakePeer:
     def __init__(self, clock: Clock, originator: str = "b's uuid") -> None:
         self.store = MemoryStore()
         self.is_stock = False
+        self.awaits = False
         self.codecs = OURS
         self.offered: list[frozenset[Codec]] = []
         self.knows_extension: bool | None = None
@@ -170,7 +172,8 @@ class FakePeer:
         self.offered.append(request.extension.codecs if request.extension else frozenset())
         if request.extension is None:
             return PushOpened(id_, path, None)
-        return PushOpened(id_, path, already, request.extension.codecs & self.codecs)
+        codecs = request.extension.codecs & self.codecs
+        return PushOpened(id_, path, already, codecs, self.awaits)
 
     async def push_status(
         self, path: str, instances: int, buckets: int, verify: bool, session: str
@@ -223,6 +226,16 @@ class FakePeer:
                 await self.pushes.get(id_)
             await self.pushes.commit(id_)
         await self._ask("answer to commit", session)
+
+    async def commit_after(
+        self, path: str, after: Iterable[int], timeout: float, instances: int, session: str
+    ) -> PushStatus:
+        await self._ask("POST commit after", session)
+        with self._answering():
+            id_ = path.removeprefix("/transfers/push/")
+            report = await self.pushes.commit(id_, frozenset(after))
+        await self._ask("answer to commit", session)
+        return committed_status(report)
 
     async def discard(self, path: str, session: str) -> None:
         await self._ask("DELETE", session)

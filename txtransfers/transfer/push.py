@@ -13,12 +13,12 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ..errors import PeerRefused, SourceChanged, TransfersError, UnknownResource
+from ..errors import PeerRefused, PeerUnreachable, SourceChanged, TransfersError, UnknownResource
 from ..metrics import PUSH
 from ..store.interfaces import Outcome
 from ..wire.messages import TransferRequest, new_transfer_id
 from ..wire.plan import bucket_size, rest_of
-from ..wire.pushes import PushExtension, PushRequest, PushStatus
+from ..wire.pushes import PushExtension, PushRequest, PushState, PushStatus
 from .arrivals import Arrivals
 from .bodies import BucketBodies
 from .codings import BucketCodings
@@ -68,6 +68,8 @@ class Push:
         """Buckets whose bytes are not all on their way."""
         self._early: Deferred[bool] | None = None
         """The sending that began before the opening was answered; tells whether all arrived."""
+        self._sending: Deferred[bool] | None = None
+        self._is_committed = False
         self._committing: Deferred[PushStatus] | None = None
         """A commit that was asked for while the last buckets were on their way."""
 
@@ -255,16 +257,17 @@ class Push:
     async def _send_and_commit(self, progress: Progress) -> bool:
         """Send what is missing, and have all committed; tells whether it is."""
         try:
-            is_there = await self._send_missing(progress)
+            is_there = await self._arrive(progress)
             started = self._parts.reactor.seconds()
             is_committed = is_there and await self._at_peer.commit(progress, self._committing)
             if is_committed:
                 seconds = self._parts.reactor.seconds() - started
                 self._parts.measures.committed(self._peer.name, PUSH, seconds)
             return is_committed
-        except PeerRefused as error:
+        except (PeerRefused, PeerUnreachable) as error:
             # What came again may be refused as all is there, and is being committed.
-            if self._committing is None or error.status not in (_NOT_FOUND, CONFLICT):
+            is_late = isinstance(error, PeerUnreachable) or error.status in (_NOT_FOUND, CONFLICT)
+            if self._committing is None or not is_late:
                 raise
             return await self._at_peer.find_out(error, progress)
         finally:
@@ -272,6 +275,23 @@ class Push:
             if committing is not None:
                 committing.addErrback(lambda _failure: None)
                 committing.cancel()
+
+    async def _arrive(self, progress: Progress) -> bool:
+        """Have all arrive; tells whether the peer still knows the transaction.
+
+        What is on its way once more when the peer has committed is not waited for.
+        """
+        self._sending = Deferred.fromCoroutine(self._send_missing(progress))
+        try:
+            return await self._sending
+        except CancelledError:
+            if not self._is_committed:
+                raise
+            self._transaction.done.update(self._transaction.missing)
+            self._show(progress)
+            return True
+        finally:
+            self._sending = None
 
     async def _send_missing(self, progress: Progress) -> bool:
         """PUT what is missing; tells whether the peer still knows the transaction."""
@@ -379,6 +399,13 @@ class Push:
     def _commit_if_sent(self) -> None:
         if not self._unsent and self._committing is None and self._transaction.awaits:
             self._committing = Deferred.fromCoroutine(self._at_peer.commit_after_missing())
+            self._committing.addCallback(self._committed)
+
+    def _committed(self, status: PushStatus) -> PushStatus:
+        self._is_committed = status.state is PushState.COMMITTED
+        if self._is_committed and self._sending is not None:
+            self._sending.cancel()
+        return status
 
     # The end
 
