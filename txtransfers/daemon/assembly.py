@@ -29,6 +29,7 @@ from ..store.archive import EmbeddedArchive
 from ..store.embedded import EmbeddedStore
 from ..threads import Threads
 from ..transfer.bandwidth import Bandwidth
+from ..transfer.congestion import Congestion
 from ..transfer.incoming import PushTransactions
 from ..transfer.parts import STREAMED, ITransfer, Limits, Memo, Parts
 from ..transfer.peers import Peer
@@ -62,7 +63,7 @@ class Assembly:
     """The parts, as attributes."""
 
     def __init__(
-        self, reactor: Any, settings: Settings, congestion: str | None, contexts: Contexts
+        self, reactor: Any, settings: Settings, congestion: Congestion, contexts: Contexts
     ) -> None:
         """:param congestion: see :func:`..transfer.congestion.choose`."""
         self._reactor = reactor
@@ -164,7 +165,7 @@ class Assembly:
                 count,
                 settings.maximum_storage_size,
             )
-        agents = connect(self._reactor, settings.store, settings.http_timeout, None)
+        agents = connect(self._reactor, settings.store, settings.http_timeout, Congestion())
         return OrthancStore(
             settings.storage_directory,
             OrthancRest(self._reactor, self.threads, agents, settings.store, settings.http_timeout),

@@ -7,7 +7,7 @@ from ..config import PeerSettings, Settings
 from ..orthanc.connection import endpoint
 from ..threads import IThreads
 from ..transfer.concurrency import START, START_LOSS_BASED
-from ..transfer.congestion import PREFERRED, current
+from ..transfer.congestion import Congestion
 from ..transfer.directory import Directory
 from ..transfer.link import Link
 from ..transfer.peers import Peer
@@ -25,7 +25,7 @@ def make_gateway(reactor: Any, settings: Settings) -> Gateway | None:
     store = settings.store
     if store is None:
         return None
-    there = endpoint(reactor, store, _CONNECT_S, None)
+    there = endpoint(reactor, store, _CONNECT_S, Congestion())
     upstream = Upstream(reactor, there, store.url, store.proxy_timeout)
     return Gateway(upstream, store.explorer_root)
 
@@ -35,7 +35,7 @@ def make_peers(
     settings: Settings,
     threads: IThreads,
     certificates: Certificates,
-    congestion: str | None,
+    congestion: Congestion,
     gateway: Gateway | None,
 ) -> Directory:
     """The directory of peers; with those of the Orthanc behind us, where there is one."""
@@ -51,13 +51,12 @@ def _make_peer(
     settings: Settings,
     threads: IThreads,
     certificates: Certificates,
-    congestion: str | None,
+    congestion: Congestion,
     name: str,
     peer: PeerSettings,
 ) -> Peer:
     transfers = settings.transfers
-    is_loss_based = (congestion or current()) != PREFERRED
-    start = START_LOSS_BASED if is_loss_based else START
+    start = START_LOSS_BASED if congestion.is_loss_based else START
     return Peer(
         reactor,
         threads,

@@ -24,6 +24,7 @@ from zope.interface import implementer
 from ..config import OrthancSettings
 from ..errors import ConfigurationError
 from ..transfer.client import PlainAgent, WideEndpointFactory
+from ..transfer.congestion import Congestion
 from ..transfer.pool import Pool, Unused
 
 _MOST_IDLE = 64
@@ -50,7 +51,7 @@ class Agents:
 
 
 def connect(
-    reactor: Any, settings: OrthancSettings, timeout: float, congestion: str | None
+    reactor: Any, settings: OrthancSettings, timeout: float, congestion: Congestion
 ) -> Agents:
     """Agents with a pool of connections. Blocks while it reads the files of certificates.
 
@@ -66,7 +67,7 @@ def connect(
 
 
 def endpoint(
-    reactor: Any, settings: OrthancSettings, timeout: float, congestion: str | None
+    reactor: Any, settings: OrthancSettings, timeout: float, congestion: Congestion
 ) -> IStreamClientEndpoint:
     """Where its address leads, for others. Blocks while it reads the files of certificates.
 
@@ -91,9 +92,9 @@ class _Endpoints(WideEndpointFactory):
     attempt_delay = 0.02
 
     def __init__(
-        self, reactor: Any, timeout: float, congestion: str | None, settings: OrthancSettings
+        self, reactor: Any, timeout: float, congestion: Congestion, settings: OrthancSettings
     ) -> None:
-        super().__init__(reactor, timeout, congestion, lambda _socket: None)
+        super().__init__(reactor, timeout, congestion, lambda _socket, _sight: None)
         is_secure = settings.url.lower().startswith("https:")
         self._orthanc_tls = _Tls(settings) if is_secure else None
 

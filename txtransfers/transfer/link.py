@@ -20,6 +20,7 @@ from ..wire.plan import Cut
 from . import tcp
 from .compression import LinkEstimate
 from .concurrency import START, Concurrency
+from .congestion import Sight
 from .cuts import choose_cut
 from .retries import is_worth_retrying
 from .slots import Slots
@@ -60,6 +61,7 @@ class _Connection:
     """One TCP connection, and what it had moved when it was asked last; bytes."""
 
     socket: Any
+    sight: Sight
     moved: int = 0
 
 
@@ -116,12 +118,12 @@ class Link:
     def _open(self) -> list[_Connection]:
         return [c for c in self._connections if tcp.read(c.socket) is not None]
 
-    def connected(self, socket: Any) -> None:
+    def connected(self, socket: Any, sight: Sight) -> None:
         """A TCP connection to the peer is there."""
         told = tcp.read(socket)
         if told is None:
             return
-        self._connections = [*self._open(), _Connection(socket, told.moved)]
+        self._connections = [*self._open(), _Connection(socket, sight, told.moved)]
         if self.round_trip is None:
             self.round_trip = told.round_trip
 
@@ -270,6 +272,7 @@ class Link:
                 delays.append(told.round_trip)
                 late += told.round_trip > _QUEUED * told.least_round_trip
             connection.moved = told.moved
+            connection.sight.look(told)
             alive.append(connection)
         self._connections = alive
         if trips:

@@ -60,6 +60,7 @@ from .client import (
     whole_characters,
     why,
 )
+from .congestion import Congestion
 from .connection import Connection
 from .link import Link
 from .pool import Behind, Pool, Unused
@@ -128,11 +129,11 @@ class Peer:
         settings: PeerSettings,
         http_timeout: float,
         link: Link,
-        congestion: str | None = None,
+        congestion: Congestion | None = None,
         tls: PeerTls | None = None,
         proxy: HttpProxy | None = None,
     ) -> None:
-        """:param congestion: see :func:`.congestion.choose`.
+        """:param congestion: see :func:`.congestion.choose`; None leaves the system's own.
 
         :param http_timeout: seconds without progress, where the peer has no ``Timeout`` of its own.
         :param tls: for a peer that is reached by https. :param proxy: by which it is reached.
@@ -154,7 +155,7 @@ class Peer:
         self._pool = Pool(reactor, link.cap, self._served)
         self.tls = tls
         self._endpoints = WideEndpointFactory(
-            reactor, self.timeout, congestion, link.connected, tls, proxy
+            reactor, self.timeout, congestion or Congestion(), link.connected, tls, proxy
         )
         self._warm = self._agent(self._pool)
         self._fresh = self._agent(Unused(self._pool))

@@ -29,7 +29,7 @@ from .push_at_peer import CONFLICT, PushAtPeer
 from .retries import delay_before
 from .slots import run_all
 from .streams import SLICE
-from .tail import Tail
+from .tail import COPY, MOVE, Tail
 from .transaction import Transaction
 from .turns import Turn
 
@@ -384,7 +384,11 @@ class Push:
         ) as is_free:
             self._travelling += 1
             try:
-                await self._tail.travel(bucket_size(rest), lambda: parts.retrying(progress, put))
+                # A stock peer is not sent anything twice at the same time.
+                way = COPY if transaction.extended else MOVE
+                await self._tail.travel(
+                    bucket_size(rest), lambda: parts.retrying(progress, put), way
+                )
             finally:
                 self._travelling -= 1
         transaction.in_flight.pop(number, None)
