@@ -96,6 +96,51 @@ class IncomingTests(SynchronousTestCase):
         self.assertEqual(self.pushes.counters.committed, 1)
         self.assertEqual(self.pushes.available, 2)
 
+    def ask_thrice(self, id_: str) -> list[Any]:
+        """The status, a bucket and a commit at once; the disk is asked at the most once for each.
+
+        They must not wait for each other in turn: each has moved it when the others look again.
+        """
+        self.store.slow = {"reopen"}
+        asked = [
+            self.start(coroutine)
+            for coroutine in (
+                self.pushes.status(id_, False),
+                self.pushes.receive(id_, 0),
+                self.pushes.commit(id_),
+            )
+        ]
+        for _ in asked:
+            if self.store.held:
+                self.store.held.pop(0).callback(None)
+        self.assertEqual(self.store.held, [])
+        return asked
+
+    def test_several_requests_for_what_is_committed_at_once(self) -> None:
+        """The answers were lost: a bucket comes again while it is asked how the commit went."""
+        id_ = self.open()
+        self.put_all(id_)
+        report = self.successResultOf(self.start(self.pushes.commit(id_)))
+        status, bucket, commit = self.ask_thrice(id_)
+        self.assertIs(self.successResultOf(status).state, PushState.COMMITTED)
+        self.failureResultOf(bucket, UnknownResource)
+        self.assertEqual(self.successResultOf(commit).outcomes, report.outcomes)
+
+    def test_several_requests_for_what_is_not_there_at_once(self) -> None:
+        id_ = self.open()
+        self.successResultOf(self.start(self.pushes.discard(id_)))
+        for asked in self.ask_thrice(id_):
+            self.failureResultOf(asked, UnknownResource)
+
+    def test_several_requests_for_what_was_parked_at_once(self) -> None:
+        id_ = self.open()
+        self.put_all(id_)
+        self.successResultOf(self.start(self.pushes.stop()))
+        status, bucket, commit = self.ask_thrice(id_)
+        self.successResultOf(bucket)
+        self.assertEqual(self.successResultOf(status).missing, frozenset())
+        self.successResultOf(commit)
+
     def test_a_failed_commit_can_be_tried_again(self) -> None:
         id_ = self.open()
         self.put(id_, 0, self.data[:100])

@@ -289,7 +289,9 @@ class PushTransactions:
 
     async def _known(self, id_: str) -> PushTransaction | CommitReport:
         found = await self._find(id_)
-        while id_ in self._moving:  # somebody who waited too has moved it at once
+        # Somebody who waited too may have moved it, or ended it, at once. What is not open is not
+        # looked for again: two who wait for each other's look would do so for ever.
+        while isinstance(found, PushTransaction) and not self._is_there(id_, found):
             found = await self._find(id_)
         if found is None:
             raise UnknownResource(
@@ -299,6 +301,9 @@ class PushTransactions:
         if isinstance(found, PushTransaction):
             found.last_used = self._clock.seconds()
         return found
+
+    def _is_there(self, id_: str, transaction: PushTransaction) -> bool:
+        return id_ not in self._moving and self._transactions.get(id_) is transaction
 
     async def status(self, id_: str, verify: bool) -> PushStatus:
         """Where a transaction stands, once that is decided.
