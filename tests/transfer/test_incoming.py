@@ -289,16 +289,21 @@ class IncomingTests(SynchronousTestCase):
         for status in (self.successResultOf(asked), self.status()):
             self.assertEqual(attrs.evolve(status, received=0), PushStatus(PushState.COMMITTED))
 
-    def test_however_many_ask_one_look_answers_all(self) -> None:
-        self.successResultOf(self.start(self.pushes.open(self.extended())))
-        (incoming,) = self.store.incoming.values()
+    def slow_looks(self) -> list[Deferred[Any]]:
+        """From now on, looks at what is missing: they end when the test says so."""
         looks: list[Deferred[Any]] = []
 
         def missing(_plan: Any) -> Any:
             looks.append(Deferred())
             return looks[-1]
 
+        (incoming,) = self.store.incoming.values()
         incoming.missing = missing  # type: ignore[method-assign]
+        return looks
+
+    def test_however_many_ask_one_look_answers_all(self) -> None:
+        self.successResultOf(self.start(self.pushes.open(self.extended())))
+        looks = self.slow_looks()
         asked = [self.start(self.pushes.status(self.KEY, False)) for _ in range(5)]
         self.assertEqual(len(looks), 1)
         asked[1].cancel()
@@ -306,6 +311,19 @@ class IncomingTests(SynchronousTestCase):
         looks[0].callback((1,))
         for one in (asked[0], *asked[2:]):
             self.assertEqual(self.successResultOf(one).missing, {1})
+
+    def test_what_is_being_read_again_is_not_begun_once_more(self) -> None:
+        """A sender that was not answered asks again: reading would never come to its end."""
+        self.successResultOf(self.start(self.pushes.open(self.extended())))
+        self.put(self.KEY, 0, self.data[:100])
+        looks = self.slow_looks()
+        asked = [self.start(self.pushes.status(self.KEY, True)) for _ in range(3)]
+        (look,) = looks
+        look.callback((1,))
+        for one in asked:
+            self.assertEqual(self.successResultOf(one).missing, {1})
+        self.start(self.pushes.status(self.KEY, True))
+        self.assertEqual(len(looks), 2, "it is read again: something may have happened to it")
 
     def test_a_bucket_is_gone_on_with_in_its_middle(self) -> None:
         self.successResultOf(self.start(self.pushes.open(self.extended())))

@@ -312,7 +312,7 @@ class PushTransactions:
         :raises UnknownResource: there is none of that name (any more).
         """
         found = await self._known(id_)
-        if verify and isinstance(found, PushTransaction) and found.can_be_parked:
+        if verify and isinstance(found, PushTransaction) and found.can_be_read_again:
             await self._park(id_)
             found = await self._known(id_)
         if isinstance(found, CommitReport):

@@ -50,8 +50,9 @@ if TYPE_CHECKING:
 _LONGEST_COMMIT = 128 * 1024
 """Bytes of the body of a commit: small enough to be read at once."""
 
-STATUS_WAIT_S = 2.0
-"""Seconds after which the status of a push is told even if it is about to change."""
+STATUS_WAIT_S = 0.5
+"""Seconds after which the status of a push is told even if it is about to change: well before a
+sender whose ``HttpTimeout`` is short gives us up."""
 
 _NUMBER = re.compile(r"[0-9]{1,20}\Z", re.ASCII)
 
