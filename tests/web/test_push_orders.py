@@ -149,7 +149,8 @@ class _Sender:
                 self.open()
             case "put":
                 number = self._random.choice(numbers)
-                self._begin("PUT", f"{self._path}/{number}", self._bucket(number))
+                early = self._random.choice(("", "", "?early=1"))
+                self._begin("PUT", f"{self._path}/{number}{early}", self._bucket(number))
             case "status":
                 self._begin("GET", self._path)
             case "verify":
@@ -214,7 +215,7 @@ class _Round:
         """Many things in any order."""
         self.house.transactions.bodies.resize(self.random.choice((1, 2, 8)))
         for sender in self._senders:
-            sender.open()
+            self.random.choice((sender.open, sender.do_something))()
         for _ in range(self.random.choice(STEPS)):
             self._step()
 
@@ -289,6 +290,7 @@ class _Round:
         transactions, store = self.house.transactions, self.house.store
         held = transactions.open_count, transactions.bodies.held, self.house.site.load.uploads
         assert held == (0, 0, 0), f"pushes, bodies, uploads: {held}"
+        assert not transactions._expected, "buckets wait for openings"
         staged = os.listdir(store.log_path("")), store.space.staged()
         assert staged == ([], (0, 0, 0)), staged
 

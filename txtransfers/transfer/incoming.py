@@ -268,6 +268,7 @@ class PushTransactions:
             self._expecting -= 1
             if timeout.active():
                 timeout.cancel()
+            self._expect_no_more(id_)  # all know now; none is kept who nobody calls
 
     def _expect_no_more(self, id_: str) -> None:
         expecting = self._expected.pop(id_, None)
