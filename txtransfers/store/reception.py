@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from .. import errors
+from ..disk import sync_file
 from ..threads import run_in_parallel
 from ..waiters import Waiters
 from ..wire.plan import Bucket, Chunk, Instance, Plan
@@ -25,7 +26,7 @@ from . import index
 from .dicom import read_header
 from .interfaces import CommitReport, IIncoming, Piece
 from .recovery import Found, StoppedError, claims_by_instance, md5_of, right_ranges
-from .staging import StagedFile, sync_file
+from .staging import StagedFile
 from .staging_log import Claim, Contents, Head, StagingLog, file_name
 from .steps import Step
 
