@@ -214,6 +214,21 @@ class IncomingTests(SynchronousTestCase):
         self.get(used)
         self.assertEqual(self.pushes.counters.aborted, 1)
 
+    def test_one_that_ends_while_others_expire(self) -> None:
+        """It is no reason to leave those that come after it."""
+        self.pushes._room = 3
+        first, second, third = (self.open() for _ in range(3))
+        self.clock.advance(101)
+        self.store.slow = {"discard"}
+        expiring = self.start(self.pushes.expire(100, 0.0))
+        ended = self.start(self.pushes.discard(second))
+        self.store.held.pop().callback(None)
+        self.successResultOf(ended)
+        self.store.go_on()
+        self.successResultOf(expiring)
+        for id_ in (first, second, third):
+            self.assert_gone(id_)
+
     def expire(self, timeout: float, now: float = 0.0) -> None:
         self.successResultOf(self.start(self.pushes.expire(timeout, now)))
 

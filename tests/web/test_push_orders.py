@@ -31,7 +31,6 @@ from txtransfers.transfer import streams
 from txtransfers.transfer.incoming import IDLE_BEFORE_PARKING_S
 from txtransfers.transfer.received_push import AWAITED_S
 from txtransfers.web import server
-from txtransfers.web.transfers import STATUS_WAIT_S
 from txtransfers.wire.pushes import commit_json
 
 SEEDS = "1-100"
@@ -46,6 +45,9 @@ PATIENCE = 10_000
 """Steps of threads after which they have no end."""
 
 TICK_S = 0.5
+ANSWER_S = 5.0
+"""Of the clock: a limit of bandwidth takes a second or two for a bucket."""
+
 TRIES = 20
 """Of a sender when all is calm."""
 
@@ -279,7 +281,7 @@ class _Round:
         """A request on a connection of its own, over which nothing goes wrong."""
         line = self.connect()
         line.ask(method, target, body, len(body or b""))
-        self._settle(STATUS_WAIT_S)
+        self._settle(ANSWER_S)
         answers = line.answers()
         assert len(answers) == 1, f"{len(answers)} answers to {method} {target}"
         line.cut()
@@ -341,5 +343,5 @@ class OrderTests(SynchronousTestCase):
             try:
                 self.play(seed)
             except Exception as error:
-                error.add_note(f"seed {seed}, in a daemon begun with {seed - number % ROUNDS_EACH}")
-                raise
+                first_of_daemon = seed - number % ROUNDS_EACH
+                raise AssertionError(f"in the rounds {first_of_daemon}-{seed}") from error

@@ -264,11 +264,14 @@ class PushTransactions:
         try:
             if await self._find(id_) is None:
                 await opened
+        except Exception:
+            self._expect_no_more(id_)
+            raise
         finally:
             self._expecting -= 1
             if timeout.active():
                 timeout.cancel()
-            self._expect_no_more(id_)  # all know now; none is kept who nobody calls
+        self._expect_no_more(id_)  # all know now; none is kept whom nobody calls
 
     def _expect_no_more(self, id_: str) -> None:
         expecting = self._expected.pop(id_, None)
@@ -419,16 +422,15 @@ class PushTransactions:
         """
         for id_, transaction in list(self._transactions.items()):
             if transaction.idle_for > timeout:
-                log.info("Push transaction {id} was abandoned by its sender", id=id_)
-                await self.discard(id_)
+                await self._drop(_PREFIX + id_)
         for staged in await self._store.staged():
             if staged.name.startswith(_PREFIX) and now - staged.last_written > timeout:
-                log.info("{name}: abandoned by its sender", name=staged.name)
                 await self._drop(staged.name)
         await self._store.forget_reports(timeout)
 
     async def _drop(self, name: str) -> None:
         id_ = name.removeprefix(_PREFIX)
+        log.info("{name}: abandoned by its sender", name=name)
         try:
             await self.discard(id_)
         except TransfersError as error:  # used again, or gone, at this moment
