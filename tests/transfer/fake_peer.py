@@ -296,7 +296,7 @@ class SlowIncoming:
 class SlowStore(MemoryStore):
     """A store some of whose calls wait until the test lets them go on.
 
-    :ivar slow: the names of those calls: ``receive``, ``commit``, ``discard``, ``close``.
+    :ivar slow: their names: ``receive``, ``reopen``, ``commit``, ``discard``, ``close``.
     :ivar held: those that wait. :ivar is_broken: staging areas cannot be discarded.
     """
 
@@ -328,7 +328,8 @@ class SlowStore(MemoryStore):
         return received.addCallback(lambda inner: SlowIncoming(self, inner))
 
     def reopen(self, name: str) -> Any:
-        return super().reopen(name).addCallback(lambda inner: inner and SlowIncoming(self, inner))
+        reopened = self.when_free("reopen").addCallback(lambda _r: MemoryStore.reopen(self, name))
+        return reopened.addCallback(lambda inner: inner and SlowIncoming(self, inner))
 
 
 def parts(

@@ -35,7 +35,7 @@ from txtransfers.store.dicom import Header
 from txtransfers.store.embedded import EmbeddedStore
 from txtransfers.store.interfaces import Outcome
 from txtransfers.store.memory import MemoryStore
-from txtransfers.threads import SynchronousThreads
+from txtransfers.threads import IThreads, SynchronousThreads
 from txtransfers.transfer.bandwidth import Bandwidth
 from txtransfers.transfer.directory import Directory
 from txtransfers.transfer.incoming import PushTransactions
@@ -262,13 +262,15 @@ class House:
         make_transfer: Callable[[Direction, TransferRequest, Memo], Any] | None = None,
         store: Any = None,
         endpoint: Any = None,
+        threads: IThreads | None = None,
     ) -> None:
         """:param folder: where an embedded store and its archive are made; :meth:`stop` ends it.
 
-        :param endpoint: where the Orthanc is that ``Store`` names.
+        :param endpoint: where the Orthanc is that ``Store`` names. :param threads: others than
+            those that run at once.
         """
         self.clock = Clock()
-        self.threads = SynchronousThreads()
+        self.threads = threads or SynchronousThreads()
         self.settings: Settings = parse(
             json.dumps(configuration or {}), "test", {}, folder or "/nowhere"
         )

@@ -43,6 +43,7 @@ class EarlyTests(EarlyCase):
     def test_one_that_comes_after_it(self) -> None:
         self.open(extended(in_fifths()))
         self.assert_taken(self.put_early(0, FILE[:200]))
+        self.assertEqual({}, self.house.transactions._expected, "nobody waits, nothing is kept")
 
     def test_without_the_word_nothing_waits(self) -> None:
         self.assert_unknown(PATH)

@@ -77,10 +77,10 @@ class Assembly:
         self.threads = Threads(
             reactor, _THREADS_BESIDE_COMMITS + transfers.commit_threads_count * commits
         )
+        self.certificates = Certificates(reactor, settings, contexts, self.threads)
         self.store = self._make_store()
         self.journal = self._make_journal()
-        self.gateway = make_gateway(reactor, settings)
-        self.certificates = Certificates(reactor, settings, contexts, self.threads)
+        self.gateway = make_gateway(reactor, settings, self.certificates)
         self.peers = make_peers(
             reactor, settings, self.threads, self.certificates, congestion, self.gateway
         )
@@ -165,7 +165,7 @@ class Assembly:
                 count,
                 settings.maximum_storage_size,
             )
-        agents = connect(self._reactor, settings.store, settings.http_timeout, Congestion())
+        agents = connect(self._reactor, settings.http_timeout, self.certificates.store)
         return OrthancStore(
             settings.storage_directory,
             OrthancRest(self._reactor, self.threads, agents, settings.store, settings.http_timeout),

@@ -20,12 +20,12 @@ _CONNECT_S = 10.0
 """Seconds that a connection to the Orthanc behind us may take."""
 
 
-def make_gateway(reactor: Any, settings: Settings) -> Gateway | None:
+def make_gateway(reactor: Any, settings: Settings, certificates: Certificates) -> Gateway | None:
     """What hands requests on to the Orthanc that is the store."""
     store = settings.store
     if store is None:
         return None
-    there = endpoint(reactor, store, _CONNECT_S, Congestion())
+    there = endpoint(reactor, store, _CONNECT_S, certificates.store)
     upstream = Upstream(reactor, there, store.url, store.proxy_timeout)
     return Gateway(upstream, store.explorer_root)
 

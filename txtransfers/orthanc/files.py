@@ -7,8 +7,8 @@ from typing import Any
 
 from twisted.web.iweb import IBodyProducer
 
+from ..disk import disk_error
 from ..errors import StorageFailure
-from ..store.staging import disk_error
 from ..threads import IThreads
 from ..transfer.client import Stall
 from ..transfer.streams import RequestBody, Sink

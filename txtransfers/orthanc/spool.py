@@ -17,13 +17,13 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from ..disk import disk_error
 from ..errors import (
     SourceChanged,
     StorageFailure,
     TransfersError,
     UnknownResource,
 )
-from ..store.staging import disk_error
 from ..transfer.slots import Slots
 from ..transfer.streams import collecting_sink
 from ..waiters import Waiters

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import attrs
 from isal import isal_zlib
 
-from .staging import disk_error
+from ..disk import disk_error
 from .staging_log import Claim, Contents
 
 _BLOCK = 2**20

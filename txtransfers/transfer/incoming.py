@@ -264,10 +264,14 @@ class PushTransactions:
         try:
             if await self._find(id_) is None:
                 await opened
+        except Exception:
+            self._expect_no_more(id_)
+            raise
         finally:
             self._expecting -= 1
             if timeout.active():
                 timeout.cancel()
+        self._expect_no_more(id_)  # all know now; none is kept whom nobody calls
 
     def _expect_no_more(self, id_: str) -> None:
         expecting = self._expected.pop(id_, None)
@@ -289,7 +293,9 @@ class PushTransactions:
 
     async def _known(self, id_: str) -> PushTransaction | CommitReport:
         found = await self._find(id_)
-        while id_ in self._moving:  # somebody who waited too has moved it at once
+        # Somebody who waited too may have moved it, or ended it, at once. What is not open is not
+        # looked for again: two who wait for each other's look would do so for ever.
+        while isinstance(found, PushTransaction) and not self._is_there(id_, found):
             found = await self._find(id_)
         if found is None:
             raise UnknownResource(
@@ -300,6 +306,9 @@ class PushTransactions:
             found.last_used = self._clock.seconds()
         return found
 
+    def _is_there(self, id_: str, transaction: PushTransaction) -> bool:
+        return id_ not in self._moving and self._transactions.get(id_) is transaction
+
     async def status(self, id_: str, verify: bool) -> PushStatus:
         """Where a transaction stands, once that is decided.
 
@@ -307,7 +316,7 @@ class PushTransactions:
         :raises UnknownResource: there is none of that name (any more).
         """
         found = await self._known(id_)
-        if verify and isinstance(found, PushTransaction) and found.can_be_parked:
+        if verify and isinstance(found, PushTransaction) and found.can_be_read_again:
             await self._park(id_)
             found = await self._known(id_)
         if isinstance(found, CommitReport):
@@ -413,16 +422,15 @@ class PushTransactions:
         """
         for id_, transaction in list(self._transactions.items()):
             if transaction.idle_for > timeout:
-                log.info("Push transaction {id} was abandoned by its sender", id=id_)
-                await self.discard(id_)
+                await self._drop(_PREFIX + id_)
         for staged in await self._store.staged():
             if staged.name.startswith(_PREFIX) and now - staged.last_written > timeout:
-                log.info("{name}: abandoned by its sender", name=staged.name)
                 await self._drop(staged.name)
         await self._store.forget_reports(timeout)
 
     async def _drop(self, name: str) -> None:
         id_ = name.removeprefix(_PREFIX)
+        log.info("{name}: abandoned by its sender", name=name)
         try:
             await self.discard(id_)
         except TransfersError as error:  # used again, or gone, at this moment

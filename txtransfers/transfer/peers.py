@@ -13,7 +13,6 @@ from typing import Any, NoReturn, TypeVar
 
 import attrs
 import msgspec
-from OpenSSL import SSL
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferTimeoutError
@@ -47,7 +46,6 @@ from ..wire.abilities import Abilities, parse_plugin
 from ..wire.codec import ACCEPTED_CODECS, Codec, codec_names
 from ..wire.messages import LookupAnswer, Resource, TransferRequest, decode
 from ..wire.pushes import PushOpened, PushRequest, PushStatus
-from . import trust
 from .client import (
     LONGEST_QUOTE,
     PlainAgent,
@@ -66,7 +64,7 @@ from .link import Link
 from .pool import Behind, Pool, Unused
 from .proxy import ProxyError, authorization, describe, refusal
 from .streams import Sink, collecting_sink
-from .trust import PeerTls, UntrustedError
+from .trust import PeerTls, UntrustedError, tls_problem
 
 T = TypeVar("T")
 
@@ -570,10 +568,8 @@ class Peer:
         inner = innermost(error)
         if isinstance(inner, TransfersError):
             raise inner from error
-        if isinstance(inner, UntrustedError):
-            raise PeerUntrusted(f"{self._who}, {what}: its certificate {inner}") from error
-        if isinstance(inner, SSL.Error):
-            raise PeerUntrusted(f"{self._who}, {what}: {trust.explain(inner)}") from error
+        if problem := tls_problem(inner):
+            raise PeerUntrusted(f"{self._who}, {what}: {problem}") from error
         if isinstance(inner, ProxyError):
             raise PeerUnreachable(f"{self._who}, {what}: {inner}") from error
         if isinstance(inner, ParseError | ValueError):

@@ -471,9 +471,14 @@ def _arguments(query: bytes) -> dict[bytes, list[bytes]]:
 
 
 class StreamingRequest(Request):
-    """A request whose handler runs while its body comes."""
+    """A request whose handler runs while its body comes.
+
+    :ivar channel: its connection: None once the client has gone, which a handler that waited for
+        something must expect; ``site`` and :attr:`address` stay.
+    """
 
     channel: StreamingChannel
+    site: "StreamingSite"
     awaits_continue = False
     """Whether the client sends its body only if it is told to (``Expect: 100-continue``)."""
     asker = ""
@@ -487,6 +492,11 @@ class StreamingRequest(Request):
         """What the audit log is to be told of it."""
         self.body = RequestBody(self.channel)
         self._finish_wanted = False
+
+    @property
+    def address(self) -> str:
+        """That of the client; empty where there is none."""
+        return str(getattr(self.getClientAddress(), "host", ""))
 
     def take_body(self) -> None:
         """Whoever asks may: a body, where there is one, is wanted.

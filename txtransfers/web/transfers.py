@@ -50,8 +50,9 @@ if TYPE_CHECKING:
 _LONGEST_COMMIT = 128 * 1024
 """Bytes of the body of a commit: small enough to be read at once."""
 
-STATUS_WAIT_S = 2.0
-"""Seconds after which the status of a push is told even if it is about to change."""
+STATUS_WAIT_S = 0.5
+"""Seconds after which the status of a push is told even if it is about to change: well before a
+sender whose ``HttpTimeout`` is short gives us up."""
 
 _NUMBER = re.compile(r"[0-9]{1,20}\Z", re.ASCII)
 
@@ -246,7 +247,7 @@ class PushCommit(TransfersResource):
     async def post(self, request: StreamingRequest) -> Any:
         """Verify and store all; the body counts for nothing, where it is not our extension."""
         after = pushes.parse_commit(await read_body(request, _LONGEST_COMMIT))
-        site = request.channel.site
+        site = request.site
         started = site.reactor.seconds()
         report = await self._transactions.commit(self._id, after or frozenset())
         site.measures.committed(request.login, RECEIVED, site.reactor.seconds() - started)
@@ -288,14 +289,14 @@ class PushBucket(TransfersResource):
         return {}
 
     async def _take(self, request: StreamingRequest) -> None:
-        transactions, site = self._transactions, request.channel.site
+        transactions, site = self._transactions, request.site
         started = self._clock.seconds()
         offset = size_argument(request, "offset")
         named = argument(request, "codec")
         codec = parse_codec(named, with_ours=True) if named is not None else None
         sink = await transactions.receive(self._id, int(self._number), offset, codec)
-        sink.limit(self._bandwidth.receiving(asked(request)))
         try:
+            sink.limit(self._bandwidth.receiving(asked(request)))
             await request.body.into(sink)
         except BaseException:
             sink.abort()
