@@ -1,6 +1,7 @@
 """Several who wait for one event."""
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -40,3 +41,21 @@ class WaitersTests(SynchronousTestCase):
         self.assertNoResult(again)
         waiters.fire("next")
         self.assertEqual(self.successResultOf(again), "next")
+
+    def test_no_longer_than_was_said(self) -> None:
+        clock, waiters = Clock(), Waiters()
+        patient, other = waiters.wait(), Deferred.fromCoroutine(waiters.wait_within(clock, 5))
+        clock.advance(4.9)
+        self.assertNoResult(other)
+        clock.advance(0.1)
+        self.successResultOf(other)
+        self.assertNoResult(patient)
+        in_time = Deferred.fromCoroutine(waiters.wait_within(clock, 5))
+        waiters.fire()
+        for each in (patient, in_time):
+            self.successResultOf(each)
+        left = Deferred.fromCoroutine(waiters.wait_within(clock, 5))
+        left.cancel()
+        self.failureResultOf(left, CancelledError)
+        waiters.fire()
+        self.assertEqual([], clock.getDelayedCalls())

@@ -3,6 +3,7 @@
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 
 
 class Waiters:
@@ -16,6 +17,21 @@ class Waiters:
         waiter: Deferred[Any] = Deferred()
         self._waiting.append(waiter)
         return waiter
+
+    async def wait_within(self, clock: IReactorTime, seconds: float) -> None:
+        """Wait for the next :meth:`fire`, for so long at the most."""
+        waiter = self.wait()
+
+        def end() -> None:
+            self._waiting.remove(waiter)
+            waiter.callback(None)
+
+        timeout = clock.callLater(seconds, end)
+        try:
+            await waiter
+        finally:
+            if timeout.active():
+                timeout.cancel()
 
     def fire(self, result: Any = None) -> None:
         """Let all go who wait now; a Failure fails them."""

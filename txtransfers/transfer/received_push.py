@@ -160,13 +160,7 @@ class PushTransaction:
                     f"Bucket {min(numbers - self._arrived)} has not come, for"
                     f" {AWAITED_S:.0f} s nothing has: it cannot be committed yet"
                 )
-            waiting = self._arrivals.wait()
-            timeout = self._clock.callLater(AWAITED_S, self._arrivals.fire)
-            try:
-                await waiting
-            finally:
-                if timeout.active():
-                    timeout.cancel()
+            await self._arrivals.wait_within(self._clock, AWAITED_S)
 
     @property
     def phase(self) -> PushState:

@@ -141,10 +141,4 @@ class _Race:
 
     async def wait(self, seconds: float) -> None:
         """Wait until it is decided, for so long at the most."""
-        waiting = self._waiters.wait()
-        timeout = self._clock.callLater(seconds, self._waiters.fire)
-        try:
-            await waiting
-        finally:
-            if timeout.active():
-                timeout.cancel()
+        await self._waiters.wait_within(self._clock, seconds)
