@@ -119,8 +119,8 @@ class LinkTests(SynchronousTestCase):
         link.goodput, link.round_trip = 1e6, 0.001
         self.assertFalse(link.may_begin_next(0))
         link.round_trip = 0.1
-        self.assertTrue(link.may_begin_next(25_000))
-        self.assertFalse(link.may_begin_next(25_001))
+        self.assertTrue(link.may_begin_next(50_000), "what moves in two round trips")
+        self.assertFalse(link.may_begin_next(50_001))
 
     def test_who_leaves_its_place_early(self) -> None:
         link = Link(self.clock, 8, 64)
@@ -128,6 +128,21 @@ class LinkTests(SynchronousTestCase):
         self.assertTrue(link.may_leave())
         link.goodput = 0.6e6  # the kernel holds back seconds of it
         self.assertFalse(link.may_leave())
+
+    def test_a_goodput_that_grows_is_believed_at_once(self) -> None:
+        """Its average over a second would hold back what can go now."""
+        link = Link(self.clock, 8, 64)
+        with connection() as (near, far):
+            link.connected(near, Congestion().tune(near))
+            ending = self.use(link)
+            far.settimeout(10)
+            for _ in range(4):
+                near.sendall(bytes(SIZE))
+                far.recv(SIZE, socket.MSG_WAITALL)
+                self.clock.advance(SAMPLE_S)
+            rate = SIZE / SAMPLE_S
+            self.assertGreater(8 * SIZE / link.seconds(SIZE), 0.5 * rate)
+            ending.callback(None)
 
     def test_small_ones_that_are_fetched_take_a_part_of_a_place(self) -> None:
         link = Link(self.clock, None, 64)

@@ -41,6 +41,9 @@ _REQUESTS = 3
 _SHARES = 16
 """Parts of a place, or of a request: many small buckets fill a link as one large does."""
 
+_AHEAD = 2.0
+"""Times what moves in a round trip: it doubles in that time while connections open their windows."""
+
 _FILLS = 2.0
 """Times what its part of the link holds, from which on a bucket that is fetched takes a place."""
 
@@ -187,7 +190,7 @@ class Link:
         """
         if self.goodput is None or self.round_trip is None or self.is_near:
             return False
-        return left <= self._fastest * self.round_trip / self.limit
+        return left <= _AHEAD * self._fastest * self.round_trip / self.limit
 
     def may_leave(self) -> bool:
         """Whether a bucket that the kernel has taken whole gives its place to another.

@@ -46,7 +46,7 @@ from .progress import Progress
 from .shield import to_its_end, uninterrupted
 from .slots import run_all
 from .streams import Sink, bucket_sink
-from .tail import Tail
+from .tail import COPY, MOVE, Tail
 from .turns import Turn
 
 _STOCK_LIMIT = 2**31
@@ -214,6 +214,9 @@ class Pull:
             ((lambda n=n: self._fetch(plan, n, incoming, progress)) for n in missing),  # type: ignore[misc]
             self._peer.link.cap,
         )
+        for sink in list(self._sinks):  # of copies that were not needed
+            sink.abort()
+            await sink.idle()
 
     def _account(self, progress: Progress) -> None:
         """Count what was under way when the life before ended; what was not staged comes again."""
@@ -253,7 +256,10 @@ class Pull:
             link, self._memo, self._request, bucket_size(bucket), self._cut.target, True
         ) as is_free:
             try:
-                await self._tail.travel(bucket_size(bucket), lambda: parts.retrying(progress, get))
+                way = COPY if self._is_ours else MOVE
+                await self._tail.travel(
+                    bucket_size(bucket), lambda: parts.retrying(progress, get), way
+                )
             except PeerRefused as error:
                 if error.is_unknown:
                     await self._blame_source(error, progress)

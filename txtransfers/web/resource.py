@@ -13,6 +13,7 @@ from uuid import uuid4
 import attrs
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import NOT_MODIFIED, RESPONSES
@@ -26,6 +27,9 @@ from ..transfer.streams import ISlices, SliceProducer, collecting_sink
 from ..wire import codes
 from ..wire.messages import parse_decimal
 from .server import ClientGone, StreamingRequest
+
+_LOOK_S = 0.1
+"""Seconds between two looks at the packets of an answer that goes far."""
 
 METHODS = ("GET", "POST", "PUT", "DELETE")
 JSON = "application/json"
@@ -194,14 +198,20 @@ async def stream(request: StreamingRequest, source: ISlices, flow: Flow | None =
 
 
 async def _produce(request: StreamingRequest, source: ISlices, flow: Flow | None) -> None:
-    producer = SliceProducer(source, flow)
+    producer, channel = SliceProducer(source, flow), request.channel
     stall = Stall(request.site.reactor, request.site.patience)
     if flow is not None:
         flow.watched_by(stall)
+    looking = LoopingCall(channel.look)
+    looking.clock = request.site.reactor
+    if channel.is_far:
+        looking.start(_LOOK_S, now=False)
     request.registerProducer(producer, True)
     try:
         await stall.watch(producer.start(request, lambda _size: stall.touch()))
     finally:
+        if looking.running:
+            looking.stop()
         request.unregisterProducer()
 
 

@@ -210,6 +210,8 @@ class StreamingChannel(HTTPChannel):
     _socket: Any = None
     _sight: Sight | None = None
     """What watches over the packets of its socket."""
+    is_far = False
+    """Whether a round trip to the client costs something, as far as is known."""
 
     @property
     def host(self) -> str:
@@ -347,7 +349,7 @@ class StreamingChannel(HTTPChannel):
         request = self.requests[-1]
         command, path, version = self._command, self._path, self._version
         self._headers_came()
-        self._look()
+        self.look()
         self.site.connections.busy(self)
         super().allHeadersReceived()
         if self.length != 0:
@@ -370,15 +372,16 @@ class StreamingChannel(HTTPChannel):
 
     def requestDone(self, request: Request) -> None:
         """The answer has been given; the next request may be there already."""
-        self._look()
+        self.look()
         self.site.connections.idles(self)
         super().requestDone(request)
 
-    def _look(self) -> None:
-        """See how the last answer travelled."""
+    def look(self) -> None:
+        """See how packets travel; often while much is sent, so that a lossy way is known soon."""
         told = tcp.read(self._socket) if self._sight is not None else None
         if self._sight is not None and told is not None:
             self._sight.look(told)
+            self.is_far = told.round_trip >= tcp.NEAR_S
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
         """Whether the connection goes on after this request (``KeepAlive``, limits)."""
