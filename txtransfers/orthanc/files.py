@@ -5,13 +5,10 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from twisted.web.iweb import IBodyProducer
-
 from ..errors import StorageFailure
 from ..store.staging import disk_error
 from ..threads import IThreads
-from ..transfer.client import Stall
-from ..transfer.streams import RequestBody, Sink
+from ..transfer.streams import Sink
 
 _SLICE = 2**20
 """Bytes of a file that are read at once: most instances have fewer."""
@@ -39,15 +36,6 @@ class FileSlices:
 
     def close(self) -> None:
         """See :meth:`.streams.ISlices.close`: nothing is open between two reads."""
-
-
-def file_body(threads: IThreads, path: str, size: int) -> Callable[[Stall], IBodyProducer]:
-    """A body for each try of a request."""
-
-    def make(stall: Stall) -> IBodyProducer:
-        return RequestBody(size, FileSlices(threads, path, size), lambda _sent: stall.touch())
-
-    return make
 
 
 class Download:

@@ -13,7 +13,7 @@ from .. import errors
 from ..store.interfaces import Outcome
 from ..threads import IThreads
 from ..wire.identifiers import is_identifier
-from .files import file_body
+from .exchanges import FileBody
 from .import_journal import Entry, Record
 from .rest import OrthancRest
 
@@ -96,7 +96,7 @@ class Sender:
         self, path: str, size: int, on_again: Callable[[], None] = lambda: None
     ) -> tuple[str, str]:
         """Send a file; gives the status and the identifier that Orthanc tells."""
-        told = await self._rest.upload(file_body(self._threads, path, size), size, on_again)
+        told = await self._rest.upload(FileBody(path, size), on_again)
         status = told.get("Status") if isinstance(told, dict) else None
         if status == "FilteredOut":
             raise errors.StorageFailure(
