@@ -272,7 +272,8 @@ class CrashTests(StoreTestCase):
         folder = os.path.join(self.folder, "gateway", "instances")
         for number in (2, 3):
             (area,) = os.listdir(folder)
-            with open(os.path.join(folder, area, f"{number}.dcm"), "r+b") as file:
+            with open(os.path.join(folder, area, "all.dcm"), "r+b") as file:
+                file.seek(sum(map(len, self.files[:number])))
                 file.write(b"other bytes")
         self.restart()
         self.assertEqual(self.orthanc.files(), {self.old, self.other})

@@ -32,10 +32,11 @@ _ERROR_SIZE = 64 * 1024
 
 @attrs.frozen
 class FileBody:
-    """A file that is the body of a request."""
+    """A file, or the part of one from ``start`` on, that is the body of a request."""
 
     path: str
     size: int
+    start: int = 0
 
 
 @attrs.frozen
@@ -178,7 +179,7 @@ class AgentExchanges:
             return None
         if isinstance(body, bytes):
             return RequestBody(len(body), MemorySlices([body]), progress)
-        slices = FileSlices(self._threads, body.path, body.size)
+        slices = FileSlices(self._threads, body.path, body.size, body.start)
         return RequestBody(body.size, slices, progress)
 
 

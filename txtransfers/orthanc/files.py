@@ -15,12 +15,13 @@ _SLICE = 2**20
 
 
 class FileSlices:
-    """The slices of a file; see :class:`.streams.ISlices`. Opened at the first read."""
+    """The slices of a part of a file; see :class:`.streams.ISlices`. Opened at the first read."""
 
-    def __init__(self, threads: IThreads, path: str, size: int) -> None:
+    def __init__(self, threads: IThreads, path: str, size: int, start: int) -> None:
         self._threads = threads
         self._path = path
         self._size = size
+        self._start = start
         self._done = 0
 
     async def read(self) -> bytes:
@@ -28,7 +29,8 @@ class FileSlices:
         wanted = min(_SLICE, self._size - self._done)
         if not wanted:
             return b""
-        data: bytes = await self._threads.run(read_at, self._path, self._done, wanted)
+        offset = self._start + self._done
+        data: bytes = await self._threads.run(read_at, self._path, offset, wanted)
         if len(data) != wanted:
             raise StorageFailure(f"{self._path} was cut short by somebody else")
         self._done += wanted

@@ -204,7 +204,7 @@ def _send_file(connection: socket.socket, body: FileBody) -> None:
     except OSError as error:
         raise disk_error(error, body.path) from error
     with open(descriptor, "rb", buffering=0) as file:
-        if connection.sendfile(file, 0, body.size) != body.size:
+        if connection.sendfile(file, body.start, body.size) != body.size:
             raise StorageFailure(f"{body.path} was cut short by somebody else")
 
 
