@@ -8,7 +8,7 @@ handed on as they come.
 # mypy: disable-error-code="misc,empty-body"
 # ruff: noqa: N805
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -86,8 +86,8 @@ class NoAnswer(Exception):
 class IExchanges(Interface):
     """Asks Orthanc."""
 
-    def ask(question: Question, is_fresh: bool) -> Deferred[Answer]:
-        """Ask, and take the whole answer, whatever its status is.
+    def ask(questions: Sequence[Question], is_fresh: bool) -> Deferred[list[Answer]]:
+        """Ask one question after the other, and take the whole answers, whatever their status is.
 
         :param is_fresh: not on a connection that has been used.
 
@@ -120,9 +120,12 @@ class AgentExchanges:
         self._headers = headers
         self._timeout = timeout
 
-    def ask(self, question: Question, is_fresh: bool) -> "Deferred[Answer]":
+    def ask(self, questions: Sequence[Question], is_fresh: bool) -> "Deferred[list[Answer]]":
         """See :meth:`IExchanges.ask`."""
-        return Deferred.fromCoroutine(self._ask(question, is_fresh, _collect))
+        return Deferred.fromCoroutine(self._ask_each(questions, is_fresh))
+
+    async def _ask_each(self, questions: Sequence[Question], is_fresh: bool) -> list[Answer]:
+        return [await self._ask(question, is_fresh, _collect) for question in questions]
 
     async def fetch(self, question: Question, sink: Sink, is_fresh: bool) -> Answer:
         """The body of what is accepted into ``sink``; returns when the sink has it all."""

@@ -5,8 +5,7 @@ Time limits mean *no progress for so long*. Used by the other modules of this ro
 """
 
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from functools import partial
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
@@ -130,7 +129,12 @@ class OrthancRest:
     ) -> Answer:
         """The body of what is at ``path`` into ``sink``; returns when the sink has it all."""
         question = Question("GET", path, headers=headers or {}, accepted=(200, 206))
-        return await self._ask(question, partial(self._streams.fetch, question, sink))
+
+        async def ask(_questions: Sequence[Question], is_fresh: bool) -> Sequence[Answer]:
+            return [await self._streams.fetch(question, sink, is_fresh)]
+
+        (answer,) = await self._ask([question], ask)
+        return answer
 
     async def _parse(self, answer: Answer, path: str) -> Any:
         try:
@@ -163,27 +167,34 @@ class OrthancRest:
         :param limit: bytes that the answer may have.
         """
         question = Question(method, path, body, headers or {}, accepted, limit, patience)
-        ask = partial(self._exchanges.ask, question)
-        return await self._ask(question, ask, on_again)
+        (answer,) = await self._ask([question], self._exchanges.ask, on_again)
+        return answer
+
+    async def get_each(self, paths: Sequence[str], accepted: Collection[int]) -> Sequence[Answer]:
+        """What is at ``paths``, small things, one after the other on one connection."""
+        questions = [Question("GET", path, accepted=accepted, limit=_MAX_ANSWER) for path in paths]
+        return await self._ask(questions, self._exchanges.ask)
 
     async def _ask(
         self,
-        question: Question,
-        ask: Callable[[bool], Awaitable[Answer]],
+        questions: Sequence[Question],
+        ask: Callable[[Sequence[Question], bool], Awaitable[Sequence[Answer]]],
         on_again: Callable[[], None] = lambda: None,
-    ) -> Answer:
+    ) -> Sequence[Answer]:
         """Ask; if a warm connection turns out to be gone, once more on a new one."""
+        first = questions[0]
         try:
             try:
-                answer = await ask(False)
+                answers = await ask(questions, False)
             except NoAnswer:
                 on_again()
-                answer = await ask(True)
+                answers = await ask(questions, True)
         except Exception as error:
-            self._explain(error, question.method, question.path)
-        if answer.status not in question.accepted:
-            self._refuse(answer, question.method, question.path)
-        return answer
+            self._explain(error, first.method, first.path)
+        for question, answer in zip(questions, answers, strict=True):
+            if answer.status not in question.accepted:
+                self._refuse(answer, question.method, question.path)
+        return answers
 
     def _refuse(self, answer: Answer, method: str, path: str) -> NoReturn:
         code, reason = what_orthanc_says(answer.body) or (0, "")

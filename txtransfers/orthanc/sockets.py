@@ -10,7 +10,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, RemoteDisconnected
 from typing import NoReturn
@@ -37,7 +37,7 @@ _CONNECT_S = 5.0
 
 @attrs.define(eq=False)
 class _Call:
-    """One exchange under way."""
+    """One exchange after the other, under way."""
 
     connection: HTTPConnection | None = None
     is_cancelled: bool = False
@@ -69,12 +69,12 @@ class SocketExchanges:
         self._calls: set[_Call] = set()
         self._is_closed = False
 
-    def ask(self, question: Question, is_fresh: bool) -> "Deferred[Answer]":
+    def ask(self, questions: Sequence[Question], is_fresh: bool) -> "Deferred[list[Answer]]":
         """See :meth:`IExchanges.ask`."""
         call = _Call()
-        answer: Deferred[Answer] = Deferred(lambda _answer: self._cancel(call))
-        self._threads.run(self._ask, question, is_fresh, call).addBoth(answer.callback)
-        return answer
+        answers: Deferred[list[Answer]] = Deferred(lambda _answers: self._cancel(call))
+        self._threads.run(self._ask_each, questions, is_fresh, call).addBoth(answers.callback)
+        return answers
 
     def close(self) -> "Deferred[None]":
         """See :meth:`IExchanges.close`."""
@@ -96,6 +96,9 @@ class SocketExchanges:
 
     # In a thread
 
+    def _ask_each(self, questions: Sequence[Question], is_fresh: bool, call: _Call) -> list[Answer]:
+        return [self._ask(question, is_fresh, call) for question in questions]
+
     def _ask(self, question: Question, is_fresh: bool, call: _Call) -> Answer:
         timeout = self._timeout + question.patience
         connection = self._take(is_fresh, timeout)
@@ -108,6 +111,7 @@ class SocketExchanges:
         finally:
             with self._lock:
                 self._calls.discard(call)
+                call.connection = None
         self._keep(connection, call)
         return answer
 
