@@ -78,7 +78,7 @@ class Answer:
 
 
 class NoAnswer(Exception):
-    """The connection broke before anything was answered: a warm one may have been closed since it
+    """The connection broke before the answer was there: a warm one may have been closed since it
     was used last. Its cause is the error.
     """
 

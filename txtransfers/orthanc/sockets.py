@@ -12,34 +12,48 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from http.client import HTTPConnection, HTTPException, HTTPResponse, RemoteDisconnected
-from typing import NoReturn
+from typing import BinaryIO, NoReturn, cast
 from urllib.parse import urlsplit
 
 import attrs
 from twisted.internet import error as net
 from twisted.internet.defer import Deferred, succeed
-from twisted.web._newclient import ParseError
 from zope.interface import implementer
 
-from ..errors import BodyTooLarge, StorageFailure
+from ..errors import StorageFailure
 from ..store.staging import disk_error
 from ..threads import IThreads
 from ..transfer.client import Stalled
+from .answers import read_answer
 from .exchanges import Answer, FileBody, IExchanges, NoAnswer, Question
 
 _IDLE_S = 30.0
 """Seconds that a connection is kept without use."""
 
+_READ_SIZE = 64 * 1024
+"""Bytes that are read ahead: a small answer comes in one read."""
+
 _CONNECT_S = 5.0
 """Seconds that a connection may take at the most: a stop of the daemon waits for it."""
+
+
+@attrs.frozen(eq=False)
+class _Connection:
+    """A socket, and what is read of it."""
+
+    socket: socket.socket
+    file: BinaryIO
+
+    def close(self) -> None:
+        self.file.close()
+        self.socket.close()
 
 
 @attrs.define(eq=False)
 class _Call:
     """One exchange after the other, under way."""
 
-    connection: HTTPConnection | None = None
+    connection: _Connection | None = None
     is_cancelled: bool = False
 
 
@@ -58,14 +72,14 @@ class SocketExchanges:
         self._hosts = [parts.hostname or ""]
         if self._hosts == ["localhost"]:  # see connection.py
             self._hosts.insert(0, "127.0.0.1")
-        self._authority = parts.netloc.rpartition("@")[2]
         self._port = parts.port or 80
         self._base = parts.path.rstrip("/")
         self._threads = threads
-        self._headers = headers
+        authority = parts.netloc.rpartition("@")[2]
+        self._always = _lines({"Host": authority, **headers})
         self._timeout = timeout
         self._lock = threading.Lock()
-        self._idle: list[tuple[HTTPConnection, float]] = []
+        self._idle: list[tuple[_Connection, float]] = []
         self._calls: set[_Call] = set()
         self._is_closed = False
 
@@ -91,8 +105,8 @@ class SocketExchanges:
     def _cancel(self, call: _Call) -> None:
         with self._lock:
             call.is_cancelled = True
-            if call.connection is not None and call.connection.sock is not None:
-                _shut(call.connection.sock)
+            if call.connection is not None:
+                _shut(call.connection.socket)
 
     # In a thread
 
@@ -104,7 +118,7 @@ class SocketExchanges:
         connection = self._take(is_fresh, timeout)
         try:
             self._begin(call, connection)
-            answer = self._exchange(connection, question)
+            answer, is_kept = self._exchange(connection, question)
         except BaseException as error:
             connection.close()
             _explain(error, timeout)
@@ -112,61 +126,58 @@ class SocketExchanges:
             with self._lock:
                 self._calls.discard(call)
                 call.connection = None
-        self._keep(connection, call)
+        self._give_back(connection, is_kept and not call.is_cancelled)
         return answer
 
-    def _begin(self, call: _Call, connection: HTTPConnection) -> None:
+    def _begin(self, call: _Call, connection: _Connection) -> None:
         with self._lock:
             if call.is_cancelled or self._is_closed:
                 raise net.ConnectionAborted
             self._calls.add(call)
             call.connection = connection
 
-    def _exchange(self, connection: HTTPConnection, question: Question) -> Answer:
+    def _exchange(self, connection: _Connection, question: Question) -> tuple[Answer, bool]:
+        """Ask; tells, too, whether the connection can be used again."""
         try:
             # It may have answered before it had it all.
             with suppress(BrokenPipeError, ConnectionResetError):
-                self._send(connection, question)
-            response = connection.getresponse()
-        except ConnectionError as error:
+                self._send(connection.socket, question)
+            head, data = read_answer(connection.file, question.limit_of)
+        except (EOFError, ConnectionError) as error:
             raise NoAnswer from net.ConnectionLost(str(error))
-        data = _body_of(response, question.limit_of(response.status))
-        return Answer(response.status, data, response.getheader)
+        return Answer(head.status, data, head.find), not head.is_last
 
-    def _send(self, connection: HTTPConnection, question: Question) -> None:
+    def _send(self, connection: socket.socket, question: Question) -> None:
         body = question.body
-        target = self._base + question.path
-        connection.putrequest(question.method, target, skip_host=True, skip_accept_encoding=True)
-        for name, text in {"Host": self._authority, **self._headers, **question.headers}.items():
-            connection.putheader(name, text.encode())
-        if body is None:
-            connection.endheaders()
-        elif isinstance(body, bytes):
-            connection.putheader("Content-Length", str(len(body)))
-            connection.endheaders(body)
+        lines = [f"{question.method} {self._base}{question.path} HTTP/1.1", *self._always]
+        lines += _lines(question.headers)
+        if body is not None:
+            size = len(body) if isinstance(body, bytes) else body.size
+            lines.append(f"Content-Length: {size}")
+        head = "\r\n".join([*lines, "", ""]).encode()
+        if isinstance(body, FileBody):
+            connection.sendall(head)
+            _send_file(connection, body)
         else:
-            connection.putheader("Content-Length", str(body.size))
-            connection.endheaders()
-            _send_file(connection.sock, body)
+            connection.sendall(head + (body or b""))
 
-    def _take(self, is_fresh: bool, timeout: float) -> HTTPConnection:
+    def _take(self, is_fresh: bool, timeout: float) -> _Connection:
         """A connection: the one that was used last, or a new one."""
         while not is_fresh:
             with self._lock:
                 if not self._idle:
                     break
                 connection, _since = self._idle.pop()
-            if _is_quiet(connection.sock):
-                connection.sock.settimeout(timeout)
+            if _is_quiet(connection.socket):
+                connection.socket.settimeout(timeout)
                 return connection
             connection.close()
         return self._connect(timeout)
 
-    def _connect(self, timeout: float) -> HTTPConnection:
+    def _connect(self, timeout: float) -> _Connection:
         for host in self._hosts:
-            connection = HTTPConnection(host, self._port, timeout=min(timeout, _CONNECT_S))
             try:
-                connection.connect()
+                made = socket.create_connection((host, self._port), min(timeout, _CONNECT_S))
             except TimeoutError:
                 raise net.TimeoutError from None
             except socket.gaierror as error:
@@ -174,32 +185,27 @@ class SocketExchanges:
             except OSError as error:
                 failure = net.getConnectError(error)
             else:
-                connection.auto_open = 0
-                connection.sock.settimeout(timeout)
-                return connection
+                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                made.settimeout(timeout)
+                return _Connection(made, cast(BinaryIO, made.makefile("rb", _READ_SIZE)))
         raise failure
 
-    def _keep(self, connection: HTTPConnection, call: _Call) -> None:
-        """Keep a connection for the next request, where Orthanc does; end those that are old."""
+    def _give_back(self, connection: _Connection, is_kept: bool) -> None:
+        """Keep a connection for the next request, or end it; those that are old end, too."""
         now = time.monotonic()
         with self._lock:
-            if connection.sock is not None and not (self._is_closed or call.is_cancelled):
+            if is_kept and not self._is_closed:
                 self._idle.append((connection, now))
+            else:
+                connection.close()
             old = [each for each in self._idle if each[1] < now - _IDLE_S]
             self._idle = self._idle[len(old) :]
         for each, _since in old:
             each.close()
 
 
-def _body_of(response: HTTPResponse, limit: int) -> bytes:
-    length = response.length
-    if length is None:
-        data = response.read(limit + 1)
-    else:
-        data = response.read() if length <= limit else b""
-    if max(length or 0, len(data)) > limit:
-        raise BodyTooLarge(f"The body has more than {limit} bytes")
-    return data
+def _lines(headers: Mapping[str, str]) -> list[str]:
+    return [f"{name}: {' '.join(text.splitlines())}" for name, text in headers.items()]
 
 
 def _send_file(connection: socket.socket, body: FileBody) -> None:
@@ -229,8 +235,6 @@ def _explain(error: BaseException, timeout: float) -> NoReturn:
     """Raise ``error`` as what Twisted has for it."""
     if isinstance(error, TimeoutError):
         raise Stalled(timeout) from None
-    if isinstance(error, HTTPException) and not isinstance(error, RemoteDisconnected):
-        raise ParseError(str(error) or type(error).__name__, str(error).encode()) from None
     if isinstance(error, OSError) and not isinstance(error, net.ConnectionLost):
         raise net.ConnectionLost(str(error)) from None
     raise error
