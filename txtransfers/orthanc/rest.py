@@ -104,8 +104,8 @@ class OrthancRest:
         return await self._parse(await self.request("GET", path), path)
 
     async def post_json(self, path: str, value: Any) -> Any:
-        """What Orthanc answers to a JSON value."""
-        body = await self.threads.run(msgspec.json.encode, value)
+        """What Orthanc answers to a JSON value, which is a small one."""
+        body = msgspec.json.encode(value)
         return await self._parse(await self.request("POST", path, body), path)
 
     async def upload(self, file: FileBody, on_again: Callable[[], None]) -> Any:
