@@ -9,7 +9,6 @@ handed on as they come.
 # ruff: noqa: N805
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import attrs
@@ -65,16 +64,16 @@ class Question:
 class Answer:
     """An answer: its status, its body where that was taken whole.
 
-    :ivar find_header: gives the first header of a name, None where there is none.
+    :ivar headers: the first of each name, which is in lower case.
     """
 
     status: int
     body: bytes
-    find_header: Callable[[str], str | None]
+    headers: Mapping[bytes, bytes]
 
     def header(self, name: str) -> str:
         """The first of that name; empty where there is none."""
-        return self.find_header(name) or ""
+        return self.headers.get(name.lower().encode(), b"").decode("latin-1")
 
 
 class NoAnswer(Exception):
@@ -172,7 +171,7 @@ class AgentExchanges:
             data = await take(response, stall, question)
         except (ResponseNeverReceived, RequestTransmissionFailed) as error:
             raise NoAnswer from error
-        return Answer(response.code, data, partial(_first, response.headers))
+        return Answer(response.code, data, _first_of_each(response.headers))
 
     def _body(self, body: bytes | FileBody | None, stall: Stall) -> IBodyProducer | None:
         def progress(_size: int) -> None:
@@ -192,8 +191,8 @@ async def _collect(response: Any, stall: Stall, question: Question) -> bytes:
     return b"".join(parts)
 
 
-def _first(headers: Headers, name: str) -> str | None:
-    return next(iter(headers.getRawHeaders(name, ())), None)
+def _first_of_each(headers: Headers) -> Mapping[bytes, bytes]:
+    return {name.lower(): values[0] for name, values in headers.getAllRawHeaders() if values}
 
 
 def _ignore(_left: int) -> None:

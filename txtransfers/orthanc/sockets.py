@@ -12,48 +12,37 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import BinaryIO, NoReturn, cast
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 import attrs
 from twisted.internet import error as net
 from twisted.internet.defer import Deferred, succeed
+from twisted.web._newclient import ParseError
 from zope.interface import implementer
 
-from ..errors import StorageFailure
+from ..errors import BodyTooLarge, StorageFailure
 from ..store.staging import disk_error
 from ..threads import IThreads
 from ..transfer.client import Stalled
-from .answers import read_answer
+from .answers import Head, NoHttpError, Reading
 from .exchanges import Answer, FileBody, IExchanges, NoAnswer, Question
 
 _IDLE_S = 30.0
 """Seconds that a connection is kept without use."""
 
-_READ_SIZE = 64 * 1024
-"""Bytes that are read ahead: a small answer comes in one read."""
+_READ_SIZE = 512 * 1024
+"""Bytes that are read at a time."""
 
 _CONNECT_S = 5.0
 """Seconds that a connection may take at the most: a stop of the daemon waits for it."""
-
-
-@attrs.frozen(eq=False)
-class _Connection:
-    """A socket, and what is read of it."""
-
-    socket: socket.socket
-    file: BinaryIO
-
-    def close(self) -> None:
-        self.file.close()
-        self.socket.close()
 
 
 @attrs.define(eq=False)
 class _Call:
     """One exchange after the other, under way."""
 
-    connection: _Connection | None = None
+    connection: socket.socket | None = None
     is_cancelled: bool = False
 
 
@@ -79,7 +68,7 @@ class SocketExchanges:
         self._always = _lines({"Host": authority, **headers})
         self._timeout = timeout
         self._lock = threading.Lock()
-        self._idle: list[tuple[_Connection, float]] = []
+        self._idle: list[tuple[socket.socket, float]] = []
         self._calls: set[_Call] = set()
         self._is_closed = False
 
@@ -106,7 +95,7 @@ class SocketExchanges:
         with self._lock:
             call.is_cancelled = True
             if call.connection is not None:
-                _shut(call.connection.socket)
+                _shut(call.connection)
 
     # In a thread
 
@@ -129,23 +118,22 @@ class SocketExchanges:
         self._give_back(connection, is_kept and not call.is_cancelled)
         return answer
 
-    def _begin(self, call: _Call, connection: _Connection) -> None:
+    def _begin(self, call: _Call, connection: socket.socket) -> None:
         with self._lock:
             if call.is_cancelled or self._is_closed:
                 raise net.ConnectionAborted
             self._calls.add(call)
             call.connection = connection
 
-    def _exchange(self, connection: _Connection, question: Question) -> tuple[Answer, bool]:
+    def _exchange(self, connection: socket.socket, question: Question) -> tuple[Answer, bool]:
         """Ask; tells, too, whether the connection can be used again."""
         try:
             # It may have answered before it had it all.
             with suppress(BrokenPipeError, ConnectionResetError):
-                self._send(connection.socket, question)
-            head, data = read_answer(connection.file, question.limit_of)
+                self._send(connection, question)
+            return _read_answer(connection, question)
         except (EOFError, ConnectionError) as error:
             raise NoAnswer from net.ConnectionLost(str(error))
-        return Answer(head.status, data, head.find), not head.is_last
 
     def _send(self, connection: socket.socket, question: Question) -> None:
         body = question.body
@@ -161,20 +149,20 @@ class SocketExchanges:
         else:
             connection.sendall(head + (body or b""))
 
-    def _take(self, is_fresh: bool, timeout: float) -> _Connection:
+    def _take(self, is_fresh: bool, timeout: float) -> socket.socket:
         """A connection: the one that was used last, or a new one."""
         while not is_fresh:
             with self._lock:
                 if not self._idle:
                     break
                 connection, _since = self._idle.pop()
-            if _is_quiet(connection.socket):
-                connection.socket.settimeout(timeout)
+            if _is_quiet(connection):
+                connection.settimeout(timeout)
                 return connection
             connection.close()
         return self._connect(timeout)
 
-    def _connect(self, timeout: float) -> _Connection:
+    def _connect(self, timeout: float) -> socket.socket:
         for host in self._hosts:
             try:
                 made = socket.create_connection((host, self._port), min(timeout, _CONNECT_S))
@@ -187,10 +175,10 @@ class SocketExchanges:
             else:
                 made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 made.settimeout(timeout)
-                return _Connection(made, cast(BinaryIO, made.makefile("rb", _READ_SIZE)))
+                return made
         raise failure
 
-    def _give_back(self, connection: _Connection, is_kept: bool) -> None:
+    def _give_back(self, connection: socket.socket, is_kept: bool) -> None:
         """Keep a connection for the next request, or end it; those that are old end, too."""
         now = time.monotonic()
         with self._lock:
@@ -202,6 +190,66 @@ class SocketExchanges:
             self._idle = self._idle[len(old) :]
         for each, _since in old:
             each.close()
+
+
+class _Whole:
+    """Takes an answer whole; see :class:`.answers.IReceiver`."""
+
+    def __init__(self, question: Question) -> None:
+        self._question = question
+        self._answer: Head | None = None
+        self._parts: list[bytes] = []
+        self._room = 0
+        self.has_ended = False
+
+    @property
+    def answer(self) -> Answer:
+        """What came; there must be a head."""
+        assert self._answer is not None
+        first = {name.lower(): value for name, value in reversed(self._answer.headers)}
+        return Answer(self._answer.status, b"".join(self._parts), first)
+
+    def interim(self, head: Head) -> None:
+        """It is the next that counts."""
+
+    def head(self, head: Head) -> None:
+        self._answer = head
+        self._room = self._question.limit_of(head.status)
+
+    def data(self, data: bytes) -> None:
+        self._room -= len(data)
+        if self._room < 0:
+            limit = self._question.limit_of(self.answer.status)
+            raise BodyTooLarge(f"The body has more than {limit} bytes")
+        self._parts.append(data)
+
+    def end(self) -> None:
+        self.has_ended = True
+
+    def failed(self, error: BaseException) -> None:
+        raise error
+
+
+def _read_answer(connection: socket.socket, question: Question) -> tuple[Answer, bool]:
+    """The answer, and whether another may follow on that connection."""
+    whole = _Whole(question)
+    beyond: list[bytes] = []
+
+    def end(rest: bytes) -> None:
+        beyond.append(rest)
+        whole.end()
+
+    reading = Reading(question.method.encode(), whole, end)
+    while not whole.has_ended:
+        data = connection.recv(_READ_SIZE)
+        if not data:
+            if not reading.has_begun:
+                raise EOFError("closed without an answer")
+            if not reading.ends_with_connection:
+                raise net.ConnectionLost("the answer was cut")
+            break
+        reading.feed(data)
+    return whole.answer, reading.persists and not any(beyond)
 
 
 def _lines(headers: Mapping[str, str]) -> list[str]:
@@ -235,6 +283,8 @@ def _explain(error: BaseException, timeout: float) -> NoReturn:
     """Raise ``error`` as what Twisted has for it."""
     if isinstance(error, TimeoutError):
         raise Stalled(timeout) from None
+    if isinstance(error, NoHttpError):
+        raise ParseError("no HTTP", str(error).encode()) from None
     if isinstance(error, OSError) and not isinstance(error, net.ConnectionLost):
         raise net.ConnectionLost(str(error)) from None
     raise error
