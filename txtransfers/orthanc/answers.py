@@ -79,7 +79,8 @@ class Reading:
         self._buffer = b""
         self._interim = 0
         self._take: Callable[[bytes], None] = self._take_head
-        self._left = 0
+        self.left = 0
+        """Bytes of the body that are still to come, where that is known."""
         self.has_begun = False
         """Whether any byte has come."""
         self.ends_with_connection = False
@@ -133,7 +134,7 @@ class Reading:
             self.ends_with_connection, self.persists = True, False
             self._take = self._receiver.data
         else:
-            self._left = length
+            self.left = length
             self._take = self._take_counted
             if not length:
                 self._end(rest)
@@ -143,11 +144,11 @@ class Reading:
 
     def _take_counted(self, data: bytes) -> None:
         size = len(data)
-        if size < self._left:
-            self._left -= size
+        if size < self.left:
+            self.left -= size
             self._receiver.data(data)
             return
-        left, self._left = self._left, 0
+        left, self.left = self.left, 0
         self._receiver.data(data if size == left else data[:left])
         self._end(data[left:])
 

@@ -12,7 +12,8 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import NoReturn
+from io import BufferedReader
+from typing import NoReturn, cast
 from urllib.parse import urlsplit
 
 import attrs
@@ -31,8 +32,8 @@ from .exchanges import Answer, FileBody, IExchanges, NoAnswer, Question
 _IDLE_S = 30.0
 """Seconds that a connection is kept without use."""
 
-_READ_SIZE = 512 * 1024
-"""Bytes that are read at a time."""
+_READ_SIZE = 16 * 1024
+"""Bytes that are read at a time, until it is known how many there are: then all are."""
 
 _CONNECT_S = 5.0
 """Seconds that a connection may take at the most: a stop of the daemon waits for it."""
@@ -216,11 +217,15 @@ class _Whole:
         self._answer = head
         self._room = self._question.limit_of(head.status)
 
-    def data(self, data: bytes) -> None:
-        self._room -= len(data)
-        if self._room < 0:
+    def check(self, size: int) -> None:
+        """Refuse so many bytes more, where these are too many."""
+        if size > self._room:
             limit = self._question.limit_of(self.answer.status)
             raise BodyTooLarge(f"The body has more than {limit} bytes")
+
+    def data(self, data: bytes) -> None:
+        self.check(len(data))
+        self._room -= len(data)
         self._parts.append(data)
 
     def end(self) -> None:
@@ -240,15 +245,17 @@ def _read_answer(connection: socket.socket, question: Question) -> tuple[Answer,
         whole.end()
 
     reading = Reading(question.method.encode(), whole, end)
-    while not whole.has_ended:
-        data = connection.recv(_READ_SIZE)
-        if not data:
-            if not reading.has_begun:
-                raise EOFError("closed without an answer")
-            if not reading.ends_with_connection:
-                raise net.ConnectionLost("the answer was cut")
-            break
-        reading.feed(data)
+    with cast(BufferedReader, connection.makefile("rb", _READ_SIZE)) as file:
+        while not whole.has_ended:
+            whole.check(reading.left)
+            data = file.read(reading.left) if reading.left else file.read1()
+            if not data:
+                if not reading.has_begun:
+                    raise EOFError("closed without an answer")
+                if not reading.ends_with_connection:
+                    raise net.ConnectionLost("the answer was cut")
+                break
+            reading.feed(data)
     return whole.answer, reading.persists and not any(beyond)
 
 
