@@ -1,6 +1,8 @@
 """The parts of ``bench.wan`` that need no link: shares, merging, ratios, tables, pictures."""
 
 import io
+import os
+import signal
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -9,7 +11,7 @@ import attrs
 from rich.console import Console
 from twisted.trial.unittest import SynchronousTestCase
 
-from bench.wan import page, plan, plot
+from bench.wan import page, plan, plot, stopping
 from bench.wan.contenders import everybody
 from bench.wan.link import Link
 from bench.wan.results import (
@@ -64,6 +66,30 @@ class LinkTests(SynchronousTestCase):
 
     def test_names_are_different(self) -> None:
         self.assertEqual(len(plan.LINKS), len({each.name for each in plan.LINKS}))
+
+
+class StoppingTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        for number in stopping.SIGNALS:
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+        stopping.listen()
+
+    def stop(self) -> None:
+        for number in stopping.SIGNALS:
+            os.kill(os.getpid(), number)
+
+    def test_the_first_one_counts(self) -> None:
+        self.assertRaises(KeyboardInterrupt, os.kill, os.getpid(), signal.SIGINT)
+        self.stop()
+
+    def test_not_in_the_middle_of_what_must_be_whole(self) -> None:
+        ended = []
+        with self.assertRaises(KeyboardInterrupt), stopping.uninterrupted():
+            self.stop()
+            ended.append(True)
+        self.assertEqual([True], ended)
+        with stopping.uninterrupted():
+            self.stop()
 
 
 class PlanTests(SynchronousTestCase):

@@ -23,6 +23,7 @@ ORDER = (
             "config_text",
             "config_values",
             "config_webhooks",
+            "disk",
             "journal_log",
             "migrations",
             "sqlite",

@@ -465,7 +465,7 @@ TRANSFERS_KEYS = (
         "congestion_control",
         Kind.TEXT,
         "auto",
-        'How TCP shares a link: "auto" takes bbr where the system allows it, else the system\'s.',
+        'How TCP shares a link: "auto" takes the system\'s, and bbr where packets get lost.',
     ),
     Key(
         "Delta",

@@ -55,6 +55,11 @@ class OrthancSettings:
     certificate_key_file: str
     certificate_key_password: str = attrs.field(repr=False)
 
+    @property
+    def is_secure(self) -> bool:
+        """Whether it is reached by TLS."""
+        return self.url.lower().startswith("https:")
+
 
 def store_reader(folder: str) -> Converter:
     """A converter of ``Kind.STORE``; None where the store is our own.

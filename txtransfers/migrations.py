@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from twisted.logger import Logger
 
+from .disk import sync_file
 from .errors import StorageFailure, StorageFull
 
 _COPIES = 2
@@ -66,10 +67,10 @@ def _copy(db: sqlite3.Connection, path: str, target: int) -> str:
         if os.path.exists(partial):
             os.unlink(partial)
         db.execute("VACUUM INTO ?", (partial,))
-        _sync(partial)
+        sync_file(partial)
         os.replace(partial, copy)
-        _sync(os.path.dirname(path) or ".")
-    except (OSError, sqlite3.Error) as error:
+        sync_file(os.path.dirname(path) or ".")
+    except (OSError, sqlite3.Error, StorageFailure, StorageFull) as error:
         raise StorageFailure(
             f"The database {path} must be brought to version {target}, and a copy of it cannot be"
             f" made before: {error}. Nothing was changed"
@@ -85,14 +86,6 @@ def _check_room(db: sqlite3.Connection, path: str) -> None:
             f"The database {path} must be copied and brought to a new version: that takes up to"
             f" {needed} bytes, and {free} are free. Make room; nothing was changed"
         )
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _prune(path: str) -> None:

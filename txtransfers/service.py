@@ -31,7 +31,7 @@ from .daemon.supervision import Supervision
 from .errors import TransfersError
 from .orthanc.store import OrthancStore
 from .systemd import Notifier, passed_sockets
-from .transfer.congestion import choose, current
+from .transfer.congestion import Congestion, choose
 from .web.server import StreamingSite
 from .web.tls import Door, is_local
 
@@ -93,23 +93,23 @@ class Daemon(Service):
         sockets: Sequence[socket.socket],
         lock: int,
         forget_jobs: bool = False,
-        congestion: str | None = None,
+        congestion: Congestion | None = None,
         contexts: Contexts | None = None,
         notifier: Notifier | None = None,
     ) -> None:
         """:param forget_jobs: those of earlier runs.
 
-        :param congestion: see :func:`.congestion.choose`.
+        :param congestion: see :func:`.congestion.choose`; None leaves the system's own.
         """
         self._reactor = reactor
         self._settings = settings
         self._sockets = sockets
         self._lock = lock
         self._forget_jobs = forget_jobs
-        self._congestion = congestion
+        self._congestion = congestion or Congestion()
         self._ports: list[Any] = []
         self._site: StreamingSite | None = None
-        self._made = Assembly(reactor, settings, congestion, contexts or Contexts())
+        self._made = Assembly(reactor, settings, self._congestion, contexts or Contexts())
         self._housekeeping = Housekeeping(reactor, self._made)
         self._notifier = notifier or Notifier()
         self._supervision = Supervision(reactor, self._made, self._notifier)
@@ -128,7 +128,7 @@ class Daemon(Service):
         )
         if shortage:
             log.warn("{shortage}", shortage=shortage)
-        log.info("TCP congestion control: {name}", name=self._congestion or current())
+        log.info("TCP congestion control: {name}", name=self._congestion)
         self._notifier.starting("Opens the store")
         try:
             self._made.open()

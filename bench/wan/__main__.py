@@ -9,7 +9,6 @@ import argparse
 import json
 import shlex
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.wan import plan
+from bench.wan import plan, stopping
 from bench.wan.contenders import everybody
 from bench.wan.iperf import limits
 from bench.wan.machine import describe
@@ -44,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         render(folder, load(folder / "results.json"))
         return 0
     asked = _plan(parser, arguments, shlex.join(["python", "-m", "bench.wan", *argv]))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stopping.listen()
     FOLDER.mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="wan-", dir=FOLDER))
     try:

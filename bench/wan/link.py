@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import os
 import re
+import signal
 import socket
 import subprocess
 import threading
@@ -14,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import attrs
+
+from bench.wan.stopping import uninterrupted
 
 WAN = Path(__file__).resolve().parent / "wan"
 _CLONE_NEWNET = 0x40000000
@@ -106,12 +109,24 @@ def up(name: str, link: Link, *, cc: str = "cubic", seed: int = 1) -> Iterator[t
         "--loss",
         f"{link.loss:g}%",
     ]
-    _wan("up", name, *shape, "--cc", cc, "--seed", str(seed), "--fresh")
     try:
+        with uninterrupted():
+            _wan("up", name, *shape, "--cc", cc, "--seed", str(seed), "--fresh")
         a, b = (Host(name, side, _wan("addr", name, side).strip()) for side in "ab")
         yield a, b
     finally:
-        _wan("down", name)
+        with uninterrupted():
+            for side in "ab":
+                _end_all(f"{name}-{side}")
+            _wan("down", name)
+
+
+def _end_all(namespace: str) -> None:
+    """End what still runs on a host: who was interrupted while it started has not told of it."""
+    told = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, check=False)
+    for process in map(int, told.stdout.split()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
 
 
 def lateness(name: str) -> float:
@@ -125,7 +140,10 @@ def lateness(name: str) -> float:
 
 
 def _wan(*arguments: str) -> str:
-    done = subprocess.run([WAN, *arguments], capture_output=True, text=True, check=False)
+    # In a session of its own: Ctrl-C is for us alone.
+    done = subprocess.run(
+        [WAN, *arguments], capture_output=True, text=True, check=False, start_new_session=True
+    )
     if done.returncode:
         raise OSError(f"wan {' '.join(arguments)}: {done.stderr.strip()}")
     return done.stdout

@@ -205,7 +205,7 @@ class GatewayAccessTests(GatewayTestCase, ProxyCase):
         for host in ("localhost", "127.0.0.1"):
             url = f"https://{host}:{secure}/"
             for more, words in (
-                ({}, "its certificate, or ours, is not accepted"),
+                ({}, "into the file of Store.HttpsCACertificates"),
                 ({"HttpsCACertificates": authority}, "404"),
                 ({"HttpsVerifyPeers": False}, "404"),
             ):
@@ -225,8 +225,11 @@ class GatewayAccessTests(GatewayTestCase, ProxyCase):
         pair = {"CertificateFile": str(empty), "CertificateKeyFile": str(empty)}
         for more, words in (
             ({"HttpsCACertificates": "/nowhere.pem"}, "/nowhere.pem cannot be read"),
-            ({"HttpsCACertificates": str(empty)}, "has no certificate that can be read"),
-            (pair, "they must be PEM"),
+            (
+                {"HttpsCACertificates": str(empty)},
+                f"Store.HttpsCACertificates: {empty} holds no certificate",
+            ),
+            (pair, "expected a PEM file with BEGIN CERTIFICATE in it"),
         ):
             path = self.folder / "bad.json"
             store = {"Type": "Orthanc", "Url": "https://localhost:1/", **more}

@@ -22,7 +22,7 @@ from txtransfers.transfer.client import what_orthanc_says
 from txtransfers.web.caching import is_known
 from txtransfers.web.gateway.headers import Client, handed_on, request_head
 from txtransfers.web.origins import is_foreign
-from txtransfers.wire import messages, pushes
+from txtransfers.wire import messages, packed, pushes
 from txtransfers.wire.codec import Codec, usual
 from txtransfers.wire.codecs import decoder, encoder
 from txtransfers.wire.identifiers import is_identifier
@@ -89,6 +89,25 @@ def parse_pushes(data: bytes) -> None:
     with suppress(BadMessage):
         after = pushes.parse_commit(data)
         assert after is None or len(after) <= 4096
+
+
+def parse_packed(data: bytes) -> None:
+    """The same, packed: as it comes, and with what is fuzzed compressed."""
+    for body in (data, packed.zstd.compress(data)):
+        with suppress(BadMessage, OutOfRange):
+            push = packed.parse_packed_push(body)
+            assert is_frozen(push)
+            check_plan(push.instances, push.buckets)
+            again = packed.pack_push(push)
+            assert again is not None
+            assert packed.parse_packed_push(again) == push
+        with suppress(BadMessage):
+            answer = packed.parse_packed_lookup(body)
+            assert is_frozen(answer)
+            assert all(is_identifier(instance.id) for instance in answer.instances)
+            again = packed.pack_lookup(answer)
+            assert again is not None
+            assert packed.parse_packed_lookup(again) == answer
 
 
 def parse_configuration(data: bytes) -> None:
@@ -218,6 +237,7 @@ def hand_on(data: bytes) -> None:
 HARNESSES = (
     Harness("messages", parse_messages, tokens=(*_JSON, b'"Level":"Study"', b'"OrthancError":"x"')),
     Harness("pushes", parse_pushes, tokens=(*_JSON, b'"TxTransfers":{', b"[[0,4],[9,9]]")),
+    Harness("packed", parse_packed, tokens=(b'"Instances":1', b'"Chunks":', bytes(8), b"\1\0\0\0")),
     Harness(
         "configuration",
         parse_configuration,

@@ -234,12 +234,30 @@ class SyncTests(ReceptionCase):
 
     def test_so_does_who_closes_it(self) -> None:
         incoming = self.slow_sync()
-        closing = incoming.close()
-        self.assertNoResult(closing)
+        closing: list[Any] = []
+        sync = reception.sync_file
+
+        def close_meanwhile(path: str) -> None:
+            closing.append(incoming.close())
+            self.assertNoResult(closing[0])
+            sync(path)
+
+        self.patch(reception, "sync_file", close_meanwhile)
         self.threads.go_on()
-        self.now(closing)
+        self.now(closing[0])
         incoming = self.now(self.store.reopen(NAME))
         self.assertEqual(self.missing(incoming), (0,))
+
+    def test_who_closes_it_does_not_wait_for_what_has_not_begun(self) -> None:
+        """On a slow disk each file may take seconds, and who asks how it stands waits meanwhile."""
+        incoming = self.slow_sync()
+        closing = incoming.close()
+        synced: list[str] = []
+        self.patch(reception, "sync_file", synced.append)
+        self.threads.go_on()
+        self.now(closing)
+        self.assertEqual(synced, [])
+        self.assertEqual(self.missing(self.now(self.store.reopen(NAME))), ())
 
 
 class RecoveryTests(ReceptionCase):

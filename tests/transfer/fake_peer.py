@@ -3,7 +3,7 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
@@ -31,12 +31,14 @@ from txtransfers.transfer.client import Stall
 from txtransfers.transfer.incoming import PushTransactions
 from txtransfers.transfer.link import Link
 from txtransfers.transfer.parts import Limits, Parts
+from txtransfers.transfer.received_push import committed_status
 from txtransfers.transfer.slots import Slots
+from txtransfers.wire.abilities import Abilities
 from txtransfers.wire.codec import OURS, Codec, parse_coding
 from txtransfers.wire.codecs import encoder
 from txtransfers.wire.messages import LookupAnswer, Resource
 from txtransfers.wire.plan import Instance
-from txtransfers.wire.pushes import PushOpened, PushStatus, parse_push, parse_push_status
+from txtransfers.wire.pushes import PushOpened, PushRequest, PushStatus, parse_push_status
 
 Step = Exception | Awaitable[Any]
 
@@ -79,7 +81,7 @@ class FakeSession(str):
 class FakePeer:
     """Does what a peer does, with a store of its own; notes what it is asked.
 
-    :ivar is_stock: whether it knows no extension.
+    :ivar is_stock: whether it knows no extension. :ivar awaits: whether its commit can wait.
 
     :ivar link: what it is like to the transfers. :ivar codecs: that it knows, of our own.
     :ivar offered: codecs of each opening and lookup.
@@ -94,9 +96,11 @@ class FakePeer:
     def __init__(self, clock: Clock, originator: str = "b's uuid") -> None:
         self.store = MemoryStore()
         self.is_stock = False
+        self.awaits = False
         self.codecs = OURS
         self.offered: list[frozenset[Codec]] = []
         self.knows_extension: bool | None = None
+        self.abilities: Abilities | None = None
         self.originator = originator
         self.asked: list[str] = []
         self.sessions: set[str] = set()
@@ -153,21 +157,23 @@ class FakePeer:
         except (CorruptedInstances, WrongLength) as error:
             raise PeerRefused(str(error), 500) from error
 
-    async def open_push(self, opening: bytes, instances: int, session: str) -> PushOpened:
+    async def learn(self) -> None:
+        pass
+
+    async def open_push(self, request: PushRequest, session: str) -> PushOpened:
         await self._ask("POST push", session)
-        request = parse_push(opening)
         if self.is_stock:
             request = attrs.evolve(request, extension=None)
         with self._answering():
             id_, already = await self.pushes.open(request)
         self.knows_extension = not self.is_stock
-        assert instances == len(request.instances)
         path = f"/transfers/push/{id_}"
         self.opened_with = request.compression
         self.offered.append(request.extension.codecs if request.extension else frozenset())
         if request.extension is None:
             return PushOpened(id_, path, None)
-        return PushOpened(id_, path, already, request.extension.codecs & self.codecs)
+        codecs = request.extension.codecs & self.codecs
+        return PushOpened(id_, path, already, codecs, self.awaits)
 
     async def push_status(
         self, path: str, instances: int, buckets: int, verify: bool, session: str
@@ -186,7 +192,11 @@ class FakePeer:
         codec = Codec(arguments["codec"]) if "codec" in arguments else None
         assert codec is None or not self.is_stock
         self.paths.append(whole)
-        asked = re.sub("[?&]codec=[a-z]+", "", asked)
+        asked = (
+            re.sub("[?&]codec=[a-z]+", "", asked)
+            .replace("?early", "&early")
+            .replace("&early=1", " early")
+        )
         touched: list[int] = []
         stall = Stall(Clock(), 60)
         stall.touch = lambda: touched.append(1)  # type: ignore[method-assign]
@@ -200,6 +210,9 @@ class FakePeer:
         await self._ask(f"PUT {asked}", session)
         id_ = path.removeprefix("/transfers/push/")
         with self._answering():
+            if "early" in arguments:
+                await self.pushes.expect(id_)
+                (await self.pushes.get(id_)).check_unchanged(number)
             sink = await self.pushes.receive(id_, number, int(arguments.get("offset", 0)), codec)
             sink.write(data)
             await self.pushes.finish_bucket(id_, sink, 0)
@@ -213,6 +226,16 @@ class FakePeer:
                 await self.pushes.get(id_)
             await self.pushes.commit(id_)
         await self._ask("answer to commit", session)
+
+    async def commit_after(
+        self, path: str, after: Iterable[int], timeout: float, instances: int, session: str
+    ) -> PushStatus:
+        await self._ask("POST commit after", session)
+        with self._answering():
+            id_ = path.removeprefix("/transfers/push/")
+            report = await self.pushes.commit(id_, frozenset(after))
+        await self._ask("answer to commit", session)
+        return committed_status(report)
 
     async def discard(self, path: str, session: str) -> None:
         await self._ask("DELETE", session)
@@ -273,7 +296,7 @@ class SlowIncoming:
 class SlowStore(MemoryStore):
     """A store some of whose calls wait until the test lets them go on.
 
-    :ivar slow: the names of those calls: ``receive``, ``commit``, ``discard``, ``close``.
+    :ivar slow: their names: ``receive``, ``reopen``, ``commit``, ``discard``, ``close``.
     :ivar held: those that wait. :ivar is_broken: staging areas cannot be discarded.
     """
 
@@ -305,7 +328,8 @@ class SlowStore(MemoryStore):
         return received.addCallback(lambda inner: SlowIncoming(self, inner))
 
     def reopen(self, name: str) -> Any:
-        return super().reopen(name).addCallback(lambda inner: inner and SlowIncoming(self, inner))
+        reopened = self.when_free("reopen").addCallback(lambda _r: MemoryStore.reopen(self, name))
+        return reopened.addCallback(lambda inner: inner and SlowIncoming(self, inner))
 
 
 def parts(

@@ -327,9 +327,9 @@ class BehindTests(SynchronousTestCase):
 
     def test_so_many_and_no_more(self) -> None:
         connection = self.take()
-        for _ in range(4):
+        for _ in range(8):
             connection.request(put_nothing()).addErrback(lambda _: None)
-            if connection.depth < 4:
+            if connection.depth < 8:
                 self.assertIs(self.take(), connection)
         self.assertIsNot(self.take(), connection)
 

@@ -96,6 +96,51 @@ class IncomingTests(SynchronousTestCase):
         self.assertEqual(self.pushes.counters.committed, 1)
         self.assertEqual(self.pushes.available, 2)
 
+    def ask_thrice(self, id_: str) -> list[Any]:
+        """The status, a bucket and a commit at once; the disk is asked at the most once for each.
+
+        They must not wait for each other in turn: each has moved it when the others look again.
+        """
+        self.store.slow = {"reopen"}
+        asked = [
+            self.start(coroutine)
+            for coroutine in (
+                self.pushes.status(id_, False),
+                self.pushes.receive(id_, 0),
+                self.pushes.commit(id_),
+            )
+        ]
+        for _ in asked:
+            if self.store.held:
+                self.store.held.pop(0).callback(None)
+        self.assertEqual(self.store.held, [])
+        return asked
+
+    def test_several_requests_for_what_is_committed_at_once(self) -> None:
+        """The answers were lost: a bucket comes again while it is asked how the commit went."""
+        id_ = self.open()
+        self.put_all(id_)
+        report = self.successResultOf(self.start(self.pushes.commit(id_)))
+        status, bucket, commit = self.ask_thrice(id_)
+        self.assertIs(self.successResultOf(status).state, PushState.COMMITTED)
+        self.failureResultOf(bucket, UnknownResource)
+        self.assertEqual(self.successResultOf(commit).outcomes, report.outcomes)
+
+    def test_several_requests_for_what_is_not_there_at_once(self) -> None:
+        id_ = self.open()
+        self.successResultOf(self.start(self.pushes.discard(id_)))
+        for asked in self.ask_thrice(id_):
+            self.failureResultOf(asked, UnknownResource)
+
+    def test_several_requests_for_what_was_parked_at_once(self) -> None:
+        id_ = self.open()
+        self.put_all(id_)
+        self.successResultOf(self.start(self.pushes.stop()))
+        status, bucket, commit = self.ask_thrice(id_)
+        self.successResultOf(bucket)
+        self.assertEqual(self.successResultOf(status).missing, frozenset())
+        self.successResultOf(commit)
+
     def test_a_failed_commit_can_be_tried_again(self) -> None:
         id_ = self.open()
         self.put(id_, 0, self.data[:100])
@@ -168,6 +213,21 @@ class IncomingTests(SynchronousTestCase):
         self.assert_gone(abandoned)
         self.get(used)
         self.assertEqual(self.pushes.counters.aborted, 1)
+
+    def test_one_that_ends_while_others_expire(self) -> None:
+        """It is no reason to leave those that come after it."""
+        self.pushes._room = 3
+        first, second, third = (self.open() for _ in range(3))
+        self.clock.advance(101)
+        self.store.slow = {"discard"}
+        expiring = self.start(self.pushes.expire(100, 0.0))
+        ended = self.start(self.pushes.discard(second))
+        self.store.held.pop().callback(None)
+        self.successResultOf(ended)
+        self.store.go_on()
+        self.successResultOf(expiring)
+        for id_ in (first, second, third):
+            self.assert_gone(id_)
 
     def expire(self, timeout: float, now: float = 0.0) -> None:
         self.successResultOf(self.start(self.pushes.expire(timeout, now)))
@@ -244,16 +304,21 @@ class IncomingTests(SynchronousTestCase):
         for status in (self.successResultOf(asked), self.status()):
             self.assertEqual(attrs.evolve(status, received=0), PushStatus(PushState.COMMITTED))
 
-    def test_however_many_ask_one_look_answers_all(self) -> None:
-        self.successResultOf(self.start(self.pushes.open(self.extended())))
-        (incoming,) = self.store.incoming.values()
+    def slow_looks(self) -> list[Deferred[Any]]:
+        """From now on, looks at what is missing: they end when the test says so."""
         looks: list[Deferred[Any]] = []
 
         def missing(_plan: Any) -> Any:
             looks.append(Deferred())
             return looks[-1]
 
+        (incoming,) = self.store.incoming.values()
         incoming.missing = missing  # type: ignore[method-assign]
+        return looks
+
+    def test_however_many_ask_one_look_answers_all(self) -> None:
+        self.successResultOf(self.start(self.pushes.open(self.extended())))
+        looks = self.slow_looks()
         asked = [self.start(self.pushes.status(self.KEY, False)) for _ in range(5)]
         self.assertEqual(len(looks), 1)
         asked[1].cancel()
@@ -261,6 +326,19 @@ class IncomingTests(SynchronousTestCase):
         looks[0].callback((1,))
         for one in (asked[0], *asked[2:]):
             self.assertEqual(self.successResultOf(one).missing, {1})
+
+    def test_what_is_being_read_again_is_not_begun_once_more(self) -> None:
+        """A sender that was not answered asks again: reading would never come to its end."""
+        self.successResultOf(self.start(self.pushes.open(self.extended())))
+        self.put(self.KEY, 0, self.data[:100])
+        looks = self.slow_looks()
+        asked = [self.start(self.pushes.status(self.KEY, True)) for _ in range(3)]
+        (look,) = looks
+        look.callback((1,))
+        for one in asked:
+            self.assertEqual(self.successResultOf(one).missing, {1})
+        self.start(self.pushes.status(self.KEY, True))
+        self.assertEqual(len(looks), 2, "it is read again: something may have happened to it")
 
     def test_a_bucket_is_gone_on_with_in_its_middle(self) -> None:
         self.successResultOf(self.start(self.pushes.open(self.extended())))

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txtransfers.errors import PeerRefused, PeerUnreachable, WrongLength
 from txtransfers.transfer import tcp
+from txtransfers.transfer.congestion import Congestion
 from txtransfers.transfer.link import SAMPLE_S, Link
 
 SIZE = 50_000
@@ -85,7 +86,7 @@ class LinkTests(SynchronousTestCase):
     def test_measured_while_a_transfer_is_under_way(self) -> None:
         link = Link(self.clock, None, 64)
         with connection() as (near, far):
-            link.connected(near)
+            link.connected(near, Congestion().tune(near))
             self.assertTrue(link.is_near)
             self.assertEqual(link.connections, 1)
             ending = self.use(link)
@@ -109,7 +110,7 @@ class LinkTests(SynchronousTestCase):
         link = Link(self.clock, None, 64)
         for _ in range(3):
             with connection() as (near, _far):
-                link.connected(near)
+                link.connected(near, Congestion().tune(near))
                 self.assertEqual(len(link._connections), 1)
 
     def test_the_wait_for_an_answer_leaves_no_gap(self) -> None:

@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txtransfers.transfer.link import Link
-from txtransfers.transfer.tail import Tail
+from txtransfers.transfer.tail import COPY, MOVE, Tail, Way
 
 
 class TailTests(SynchronousTestCase):
@@ -26,8 +26,8 @@ class TailTests(SynchronousTestCase):
     def make(self) -> Coroutine[Any, Any, None]:
         return self.attempt()
 
-    def travel(self, size: int = 1_000_000) -> "Deferred[None]":
-        return Deferred.fromCoroutine(self.tail.travel(size, self.make))
+    def travel(self, size: int = 1_000_000, way: Way = MOVE) -> "Deferred[None]":
+        return Deferred.fromCoroutine(self.tail.travel(size, self.make, way))
 
     def pass_(self, seconds: float) -> None:
         self.clock.pump([0.1] * round(seconds / 0.1))
@@ -43,6 +43,47 @@ class TailTests(SynchronousTestCase):
         self.assertEqual(len(self.tries), 2)
         self.tries[1].callback(None)
         self.successResultOf(travelling)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_where_nothing_minds_copies_go_side_by_side_soon(self) -> None:
+        for winner in range(3):
+            self.setUp()
+            self.tail.begins(1)
+            travelling = self.travel(way=COPY)
+            self.pass_(0.9)
+            self.assertEqual(len(self.tries), 1)
+            self.pass_(0.4)
+            self.assertEqual(len(self.tries), 2)
+            self.pass_(100)
+            self.assertEqual(len(self.tries), 3, "and no more")
+            self.assertFalse(any(each.called for each in self.tries))
+            self.tries[winner].callback(None)
+            self.successResultOf(travelling)
+            self.assertTrue(all(each.called for each in self.tries), "the others are ended")
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_no_more_copies_than_connections_are_idle(self) -> None:
+        self.tail.begins(3)  # on a link of four
+        travelling = [self.travel(way=COPY) for _ in range(3)]
+        self.pass_(100)
+        self.assertEqual(len(self.tries), 4)
+        self.tries[1].callback(None)
+        self.pass_(100)
+        self.assertEqual(len(self.tries), 5, "the place of what has arrived")
+        for each in self.tries:
+            if not each.called:
+                each.callback(None)
+        for ended in travelling:
+            self.successResultOf(ended)
+
+    def test_of_copies_the_last_failure_counts(self) -> None:
+        self.tail.begins(1)
+        travelling = self.travel(way=COPY)
+        self.pass_(1.5)
+        self.tries[1].errback(KeyError("second"))
+        self.assertNoResult(travelling)
+        self.tries[0].errback(ValueError("first"))
+        self.failureResultOf(travelling, ValueError)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_in_time(self) -> None:

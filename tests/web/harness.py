@@ -35,7 +35,7 @@ from txtransfers.store.dicom import Header
 from txtransfers.store.embedded import EmbeddedStore
 from txtransfers.store.interfaces import Outcome
 from txtransfers.store.memory import MemoryStore
-from txtransfers.threads import SynchronousThreads
+from txtransfers.threads import IThreads, SynchronousThreads
 from txtransfers.transfer.bandwidth import Bandwidth
 from txtransfers.transfer.directory import Directory
 from txtransfers.transfer.incoming import PushTransactions
@@ -114,6 +114,7 @@ class FakePeer:
         self.base_url = f"http://{name.lower()}.test:8042"
         self.settings = peer_settings(f"{self.base_url}/", remote_self=remote_self)
         self.knows_extension: bool | None = None
+        self.abilities: Any = None
         self.link = Link(Clock(), 4, 4)
         self.answers: dict[str, Any] = {}
         """To requests of Orthanc's own API; an error is raised."""
@@ -145,6 +146,9 @@ class FakePeer:
 
     async def meet(self) -> None:
         """See ``Peer.meet``."""
+
+    async def learn(self) -> None:
+        """See ``Peer.learn``."""
 
     def prepare(self, count: int) -> None:
         """See ``Peer.prepare``."""
@@ -258,13 +262,15 @@ class House:
         make_transfer: Callable[[Direction, TransferRequest, Memo], Any] | None = None,
         store: Any = None,
         endpoint: Any = None,
+        threads: IThreads | None = None,
     ) -> None:
         """:param folder: where an embedded store and its archive are made; :meth:`stop` ends it.
 
-        :param endpoint: where the Orthanc is that ``Store`` names.
+        :param endpoint: where the Orthanc is that ``Store`` names. :param threads: others than
+            those that run at once.
         """
         self.clock = Clock()
-        self.threads = SynchronousThreads()
+        self.threads = threads or SynchronousThreads()
         self.settings: Settings = parse(
             json.dumps(configuration or {}), "test", {}, folder or "/nowhere"
         )

@@ -7,12 +7,13 @@ import gzip
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
 import attrs
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, FileBodyProducer, readBody
 from twisted.web.http_headers import Headers
@@ -30,6 +31,7 @@ from txtransfers.jobs.model import Direction, new_job
 from txtransfers.store.interfaces import Outcome
 from txtransfers.store.memory import MemoryStore
 from txtransfers.threads import SynchronousThreads
+from txtransfers.transfer.incoming import PushTransactions
 from txtransfers.transfer.link import Link
 from txtransfers.transfer.parts import Limits, Parts
 from txtransfers.transfer.peers import Peer
@@ -37,6 +39,8 @@ from txtransfers.transfer.progress import Progress
 from txtransfers.transfer.pull import Pull
 from txtransfers.transfer.push import Push
 from txtransfers.transfer.slots import Slots
+from txtransfers.web import transfers
+from txtransfers.wire.abilities import ALL_ABILITIES
 from txtransfers.wire.messages import Compression, Level, Resource, TransferRequest
 
 reactor: Any = _reactor
@@ -274,6 +278,35 @@ class ExtendedPeerTests(ClientCase):
         await again.run(Progress())
         self.assertEqual(["POST push", "POST /commit", "GET"], asked)
         self.assertEqual([Outcome.ALREADY_STORED] * 3, list(again.outcomes()))
+
+    async def test_a_far_one_is_asked_first_what_it_can(self) -> None:
+        """Many instances: the opening is packed, and buckets go with it."""
+        house = House({"HttpPort": 0}, store=MemoryStore())
+        store = MemoryStore()
+        ids = [store.add(make_dicom(1000, f"1.2.3.{n}")) for n in range(80)]
+        peer, asked = await self.serve_house(house)
+        peer.link.round_trip = 0.1
+        request = TransferRequest(
+            tuple(Resource(Level.INSTANCE, id_) for id_ in ids), Compression.NONE, "B"
+        )
+        await self.push(store, peer, request).run(Progress())
+        self.assertEqual(ALL_ABILITIES, peer.abilities)
+        self.assertEqual("GET", asked[0], "of its plugin")
+        self.assertIn("early=1", " ".join(asked))
+        self.assertEqual(store.files, house.store.files)
+
+    async def test_one_that_was_replaced_by_an_earlier_version(self) -> None:
+        """It takes no packed opening, and lets no bucket wait."""
+        house = House({"HttpPort": 0}, store=MemoryStore())
+        store = recorded_store()
+        peer, asked = await self.serve_house(house)
+        peer.abilities, peer.link.round_trip = ALL_ABILITIES, 0.1
+        self.patch(transfers, "packed", SimpleNamespace(PACKED="x/y"))
+        self.patch(PushTransactions, "expect", lambda _self, _id: succeed(None))
+        request = TransferRequest((Resource(Level.SERIES, SERIES),), Compression.NONE, "B")
+        await self.push(store, peer, request).run(Progress())
+        self.assertEqual(2, asked.count("POST push"))
+        self.assertEqual(len(house.store.files), len(store.files) - 1)
 
 
 class CookieTests(ClientCase):

@@ -155,6 +155,7 @@ DIFFERENCES = (
 EXTENSIONS = {
     "Details",  # errors
     "TxtransfersVersion",  # /system
+    "TxTransfers",  # /plugins/transfers
     *("SenderTransferID", "TotalSize", "Buckets", "UploadedSize", "DownloadedSize"),  # jobs
     *("NetworkSize", "Retries", "RepeatedSize", "SavedByCompression", "Outcomes"),
     *("SentInstances", "ReceivedInstances", "SkippedInstances", "SkippedSize"),

@@ -1,5 +1,8 @@
 """A commit that names buckets which are still on their way (``docs/protocol.md``)."""
 
+from twisted.internet.defer import Deferred
+
+from tests.transfer.fake_peer import SlowStore
 from txtransfers.transfer.received_push import AWAITED_S
 from txtransfers.wire.pushes import commit_json
 
@@ -86,3 +89,36 @@ class AwaitedTests(PushCase):
         (answer,) = late.answers()
         self.assert_refused(answer, 404, 17, "committed")
         self.assertEqual([FILE], list(self.store.files.values()))
+
+
+class LeavingTests(PushCase):
+    """A sender that leaves while it waits for something."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.store: SlowStore = SlowStore()
+        self.restart()
+
+    def test_a_bucket_whose_sender_left_while_the_push_was_verified(self) -> None:
+        """It is not on its way: no commit waits for it, and the push expires."""
+        path = self.open_push(in_fifths())
+        for number in range(4):
+            self.put(path, number, FILE[number * 200 :][:200])
+        bodies = self.house.transactions.bodies
+        bodies.resize(1)
+        bodies.acquire()
+        sender = self.house.connect()
+        sender.request("PUT", f"{path}/4", FILE[800:900], {"Content-Length": "200"})
+        self.store.slow = {"close"}
+        self.begin("GET", f"{path}?verify=1")
+        bodies.release()
+        sender.leave()
+        self.store.go_on()
+        committing = self.house.connect()
+        committing.request("POST", f"{path}/commit", commit_json([4]))
+        self.house.clock.advance(AWAITED_S)
+        (answer,) = committing.answers()
+        self.assert_refused(answer, 409, 6, "Bucket 4")
+        self.house.clock.advance(100)
+        self.successResultOf(Deferred.fromCoroutine(self.house.transactions.expire(99, 0.0)))
+        self.assert_unknown(path)

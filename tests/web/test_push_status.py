@@ -16,6 +16,7 @@ from txtransfers.errors import BadState, CorruptedInstances, StorageFailure, Sto
 from txtransfers.store.memory import MemoryIncoming, MemoryStore
 from txtransfers.web.transfers import STATUS_WAIT_S
 
+ABILITIES = {"Packed": True, "Early": True}
 KEY = "01234567-89ab-cdef-0123-456789abcdef"
 FILES = tuple(make_dicom(1000, f"1.2.3.{n}") for n in range(4))
 
@@ -304,7 +305,7 @@ class KeyTests(PushCase):
         wanted = {
             "ID": KEY,
             "Path": f"/transfers/push/{KEY}",
-            "TxTransfers": {"AlreadyStored": [], "Awaits": True},
+            "TxTransfers": {"AlreadyStored": [], "Awaits": True, **ABILITIES},
         }
         self.assertEqual(wanted, self.open(extended(opening())))
         self.assert_usable(wanted["Path"])
@@ -422,7 +423,9 @@ class DeltaTests(PushCase):
             self.store.add(FILES[n])
         answer = self.open(extended(of_files([[0, 1], [2, 3]]), delta=True))
         path = answer["Path"]
-        self.assertEqual({"AlreadyStored": [[0, 1], [3, 3]], "Awaits": True}, answer["TxTransfers"])
+        self.assertEqual(
+            {"AlreadyStored": [[0, 1], [3, 3]], "Awaits": True, **ABILITIES}, answer["TxTransfers"]
+        )
         status = self.status(path)
         self.assertEqual([[1, 1]], status["Missing"])
         self.assertEqual([[0, 1], [3, 3]], status["AlreadyStored"])
@@ -438,7 +441,9 @@ class DeltaTests(PushCase):
         for data in FILES:
             self.store.add(data)
         answer = self.open(extended(of_files([[0, 1], [2, 3]]), delta=True))
-        self.assertEqual({"AlreadyStored": [[0, 3]], "Awaits": True}, answer["TxTransfers"])
+        self.assertEqual(
+            {"AlreadyStored": [[0, 3]], "Awaits": True, **ABILITIES}, answer["TxTransfers"]
+        )
         self.commit(answer["Path"])
         status = self.status(answer["Path"])
         self.assertEqual(("Committed", [[0, 3]]), (status["State"], status["AlreadyStored"]))
@@ -446,7 +451,7 @@ class DeltaTests(PushCase):
     def test_it_is_not_asked_for(self) -> None:
         self.store.add(FILES[0])
         answer = self.open(extended(of_files([[0]], FILES[:1]), delta=False))
-        self.assertEqual({"AlreadyStored": [], "Awaits": True}, answer["TxTransfers"])
+        self.assertEqual({"AlreadyStored": [], "Awaits": True, **ABILITIES}, answer["TxTransfers"])
         plain = self.open(of_files([[0]], FILES[:1]))
         for path in (answer["Path"], plain["Path"]):
             self.put(path, 0, FILES[0])
@@ -456,7 +461,7 @@ class DeltaTests(PushCase):
     def test_other_content_is_not_held(self) -> None:
         self.store.add(make_dicom(1200, "1.2.3.0"))
         answer = self.open(extended(of_files([[0]], FILES[:1]), delta=True))
-        self.assertEqual({"AlreadyStored": [], "Awaits": True}, answer["TxTransfers"])
+        self.assertEqual({"AlreadyStored": [], "Awaits": True, **ABILITIES}, answer["TxTransfers"])
         self.put(answer["Path"], 0, FILES[0])
         self.commit(answer["Path"])
         self.assertEqual([[0, 0]], self.status(answer["Path"])["Different"])

@@ -14,6 +14,8 @@ from txtransfers.errors import PeerNonsense
 from txtransfers.threads import SynchronousThreads
 from txtransfers.transfer.link import Link
 from txtransfers.transfer.peers import Peer
+from txtransfers.wire.codec import Codec
+from txtransfers.wire.pushes import PushRequest
 
 HIDDEN = b"DELETE /studies/x HTTP/1.1\r\nHost: a\r\n\r\n"
 """What somebody would like to have asked in the name of the next client."""
@@ -182,7 +184,8 @@ class SsrfTests(HostileCase):
             "/x HTTP/1.1\r\nX: y\r\n\r\n", "/\n", "/\u00e9", "\\192.0.2.9",
         ):  # fmt: skip
             peer = Peer(reactor, threads, "B", settings, 60, link)
-            asked = Deferred.fromCoroutine(peer.open_push(b"{}", 0, peer.session("t")))
+            opening = PushRequest((), (), Codec.NONE)
+            asked = Deferred.fromCoroutine(peer.open_push(opening, peer.session("t")))
             self.answer(reactor, json.dumps({"ID": "x", "Path": path}).encode())
             self.failureResultOf(asked, PeerNonsense)
         peer = Peer(reactor, threads, "B", settings, 60, link)

@@ -29,6 +29,7 @@ from ..store.archive import EmbeddedArchive
 from ..store.embedded import EmbeddedStore
 from ..threads import Threads
 from ..transfer.bandwidth import Bandwidth
+from ..transfer.congestion import Congestion
 from ..transfer.incoming import PushTransactions
 from ..transfer.parts import STREAMED, ITransfer, Limits, Memo, Parts
 from ..transfer.peers import Peer
@@ -64,7 +65,7 @@ class Assembly:
     """The parts, as attributes."""
 
     def __init__(
-        self, reactor: Any, settings: Settings, congestion: str | None, contexts: Contexts
+        self, reactor: Any, settings: Settings, congestion: Congestion, contexts: Contexts
     ) -> None:
         """:param congestion: see :func:`..transfer.congestion.choose`."""
         self._reactor = reactor
@@ -79,10 +80,10 @@ class Assembly:
             reactor, _THREADS_BESIDE_COMMITS + transfers.commit_threads_count * commits
         )
         self._waiting_threads = Threads(reactor, _THREADS_AT_ORTHANC)
+        self.certificates = Certificates(reactor, settings, contexts, self.threads)
         self.store = self._make_store()
         self.journal = self._make_journal()
-        self.gateway = make_gateway(reactor, settings)
-        self.certificates = Certificates(reactor, settings, contexts, self.threads)
+        self.gateway = make_gateway(reactor, settings, self.certificates)
         self.peers = make_peers(
             reactor, settings, self.threads, self.certificates, congestion, self.gateway
         )
@@ -167,7 +168,7 @@ class Assembly:
                 count,
                 settings.maximum_storage_size,
             )
-        agents = connect(self._reactor, settings.store, settings.http_timeout, None)
+        agents = connect(self._reactor, settings.http_timeout, self.certificates.store)
         return OrthancStore(
             settings.storage_directory,
             OrthancRest(

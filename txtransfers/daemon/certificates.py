@@ -16,6 +16,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from ..config import PeerSettings, Settings
+from ..orthanc.connection import OF_STORE, store_context, store_tls
+from ..orthanc.connection import files_of as files_of_store
 from ..reloading import Reloadable, Reloading
 from ..threads import IThreads
 from ..tls import warning_of
@@ -36,11 +38,13 @@ log = Logger()
 class Contexts:
     """Of TLS: of the server, where it speaks it, and of each peer that is reached by it.
 
+    :ivar store: of the Orthanc that is the store, where that is reached by it.
     :ivar others: for peers that only Orthanc's configuration has.
     """
 
     server: SSL.Context | None = None
     peers: Mapping[str, SSL.Context] = attrs.Factory(dict)
+    store: SSL.Context | None = None
     others: SSL.Context | None = None
 
 
@@ -49,6 +53,7 @@ def make_contexts(settings: Settings) -> Contexts:
 
     :raises ConfigurationError: one cannot be used.
     """
+    store = settings.store
     return Contexts(
         server_context(settings) if settings.ssl_enabled else None,
         {
@@ -56,7 +61,8 @@ def make_contexts(settings: Settings) -> Contexts:
             for name, peer in settings.peers.items()
             if peer.is_secure
         },
-        trust.authorities_context(settings) if settings.store is not None else None,
+        store_context(store) if store is not None and store.is_secure else None,
+        trust.authorities_context(settings) if store is not None else None,
     )
 
 
@@ -64,6 +70,7 @@ class Certificates:
     """What uses the contexts, and has them made anew.
 
     :ivar door: of those who come in; None where it is plain HTTP.
+    :ivar store: to the Orthanc that is the store; None where it is plain HTTP, or our own.
     """
 
     def __init__(
@@ -74,6 +81,9 @@ class Certificates:
         self._threads = threads
         self._others = contexts.others
         self.door = ServerTls(contexts.server) if contexts.server is not None else None
+        self.store: PeerTls | None = None
+        if settings.store is not None and contexts.store is not None:
+            self.store = store_tls(reactor, settings.store, contexts.store)
         self._peers = {
             name: self._make(settings.peers[name], context)
             for name, context in contexts.peers.items()
@@ -98,6 +108,10 @@ class Certificates:
             )
             for name, tls in self._peers.items()
         ]
+        if settings.store is not None and self.store is not None:
+            load = partial(store_context, settings.store)
+            files = files_of_store(settings.store)
+            items.append(Reloadable("The TLS of Store", files, load, self.store.use))
         if self.door is not None:
             load = partial(server_context, settings)
             items.append(Reloadable("SslCertificate", files_of(settings), load, self.door.use))
@@ -133,6 +147,8 @@ class Certificates:
     def _remind(self) -> "Deferred[None]":
         settings = self._settings
         files = [("SslCertificate", settings.ssl_certificate)] if settings.ssl_enabled else []
+        if settings.store is not None and settings.store.certificate_file:
+            files.append((OF_STORE.certificate, settings.store.certificate_file))
         for name, peer in settings.peers.items():
             if peer.certificate_file:
                 files.append((f"OrthancPeers.{name}.CertificateFile", peer.certificate_file))

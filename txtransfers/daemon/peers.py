@@ -7,7 +7,7 @@ from ..config import PeerSettings, Settings
 from ..orthanc.connection import endpoint
 from ..threads import IThreads
 from ..transfer.concurrency import START, START_LOSS_BASED
-from ..transfer.congestion import PREFERRED, current
+from ..transfer.congestion import Congestion
 from ..transfer.directory import Directory
 from ..transfer.link import Link
 from ..transfer.peers import Peer
@@ -20,12 +20,12 @@ _CONNECT_S = 10.0
 """Seconds that a connection to the Orthanc behind us may take."""
 
 
-def make_gateway(reactor: Any, settings: Settings) -> Gateway | None:
+def make_gateway(reactor: Any, settings: Settings, certificates: Certificates) -> Gateway | None:
     """What hands requests on to the Orthanc that is the store."""
     store = settings.store
     if store is None:
         return None
-    there = endpoint(reactor, store, _CONNECT_S, None)
+    there = endpoint(reactor, store, _CONNECT_S, certificates.store)
     upstream = Upstream(reactor, there, store.url, store.proxy_timeout)
     return Gateway(upstream, store.explorer_root)
 
@@ -35,7 +35,7 @@ def make_peers(
     settings: Settings,
     threads: IThreads,
     certificates: Certificates,
-    congestion: str | None,
+    congestion: Congestion,
     gateway: Gateway | None,
 ) -> Directory:
     """The directory of peers; with those of the Orthanc behind us, where there is one."""
@@ -51,13 +51,12 @@ def _make_peer(
     settings: Settings,
     threads: IThreads,
     certificates: Certificates,
-    congestion: str | None,
+    congestion: Congestion,
     name: str,
     peer: PeerSettings,
 ) -> Peer:
     transfers = settings.transfers
-    is_loss_based = (congestion or current()) != PREFERRED
-    start = START_LOSS_BASED if is_loss_based else START
+    start = START_LOSS_BASED if congestion.is_loss_based else START
     return Peer(
         reactor,
         threads,

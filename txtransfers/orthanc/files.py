@@ -5,8 +5,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from ..disk import disk_error
 from ..errors import StorageFailure
-from ..store.staging import disk_error
 from ..threads import IThreads
 from ..transfer.streams import Sink
 

@@ -13,10 +13,10 @@ from functools import partial
 from twisted.logger import Logger
 
 from .. import errors
+from ..disk import sync_file
 from ..store.index import Row
 from ..store.interfaces import Outcome
 from ..store.reception import StagedIncoming
-from ..store.staging import sync_file
 from ..threads import IThreads
 from ..waiters import Waiters
 from .catalogue import Catalogue, Known, same

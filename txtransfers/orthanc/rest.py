@@ -27,7 +27,8 @@ from ..threads import IThreads
 from ..transfer.client import innermost, what_orthanc_says, why
 from ..transfer.retries import with_retries
 from ..transfer.streams import Sink
-from .connection import TLS_ERRORS, Agents
+from ..transfer.trust import tls_problem
+from .connection import OF_STORE, Agents
 from .exchanges import AgentExchanges, Answer, FileBody, IExchanges, NoAnswer, Question
 from .sockets import SocketExchanges
 
@@ -230,11 +231,8 @@ class OrthancRest:
         if isinstance(inner, TransfersError):
             raise inner from error
         what = f"{self.who}, {method} {path[:120]}"
-        if isinstance(inner, TLS_ERRORS):
-            raise StorageFailure(
-                f"{what}: its certificate, or ours, is not accepted ({inner}); check Url,"
-                " HttpsCACertificates and CertificateFile under Store"
-            ) from error
+        if problem := tls_problem(inner, OF_STORE):
+            raise StorageFailure(f"{what}: {problem}") from error
         if isinstance(inner, ParseError):
             raise StorageFailure(
                 f"{what}: the answer is no HTTP ({inner.data[:60]!r}); is it https, or the wrong"

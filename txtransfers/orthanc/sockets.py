@@ -22,8 +22,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.web._newclient import ParseError
 from zope.interface import implementer
 
+from ..disk import disk_error
 from ..errors import BodyTooLarge, StorageFailure
-from ..store.staging import disk_error
 from ..threads import IThreads
 from ..transfer.client import Stalled
 from .answers import Head, NoHttpError, Reading

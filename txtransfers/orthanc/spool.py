@@ -17,6 +17,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from ..disk import disk_error
 from ..errors import (
     BodyTooLarge,
     SourceChanged,
@@ -24,7 +25,6 @@ from ..errors import (
     TransfersError,
     UnknownResource,
 )
-from ..store.staging import disk_error
 from ..transfer.slots import Slots
 from ..waiters import Waiters
 from .catalogue import Known

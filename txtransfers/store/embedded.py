@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from .. import errors
+from ..disk import disk_error
 from ..threads import IThreads
 from ..wire.inflation import Unpacking
 from ..wire.messages import Level, Resource
@@ -27,7 +28,6 @@ from .interfaces import CommitReport, IInstanceReader, IInstanceStore, Outcome
 from .reader import EmbeddedReader
 from .reception import StagedIncoming
 from .showing import Showing
-from .staging import disk_error
 from .staging_store import StagingStore
 from .steps import Step, ignore
 

@@ -11,10 +11,10 @@ from uuid import uuid4
 from twisted.logger import Logger
 
 from .. import errors
+from ..disk import disk_error, sync_file
 from ..sqlite import Database
 from . import index
 from .space import Space
-from .staging import disk_error, sync_file
 from .staging_log import UNFINISHED, Head, read_head
 from .steps import Step
 

@@ -9,10 +9,10 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from .. import errors
+from ..disk import disk_error
 from ..wire.plan import Chunk
 from . import index
 from .interfaces import IInstanceReader
-from .staging import disk_error
 
 if TYPE_CHECKING:
     from .embedded import EmbeddedStore

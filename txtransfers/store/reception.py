@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from .. import errors
+from ..disk import sync_file
 from ..threads import run_in_parallel
 from ..waiters import Waiters
 from ..wire.plan import Bucket, Chunk, Instance, Plan
@@ -27,7 +28,7 @@ from .dicom import read_header
 from .interfaces import CommitReport, IIncoming, Piece
 from .places import Place
 from .recovery import Found, StoppedError, claims_by_instance, md5_of, right_ranges
-from .staging import StagedFile, sync_file
+from .staging import StagedFile
 from .staging_log import SHARED_NAME, Claim, Contents, Head, StagingLog, file_name
 from .steps import Step
 
@@ -168,7 +169,8 @@ class StagedIncoming:
 
     def _sync_soon(self, _result: None) -> None:
         """Bring complete files to the disk while others arrive: less is left to the commit."""
-        if self._unsynced and self._syncing < self._store.commit_threads:
+        is_wanted = self._unsynced and not self._is_stopped()
+        if is_wanted and self._syncing < self._store.commit_threads:
             self._syncing += 1
             self._store.threads.run(self._sync_some).addBoth(self._some_synced)
 
@@ -183,8 +185,10 @@ class StagedIncoming:
             await self._sync_waiters.wait()
 
     def _sync_some(self) -> None:
-        """Sync, ahead of the commit, which tells of what failed."""
+        """Sync, ahead of the commit, which tells of what failed; the end is not kept waiting."""
         for _ in range(len(self._unsynced)):
+            if self._is_stopped():
+                return
             try:
                 position = self._unsynced.popleft()
             except IndexError:

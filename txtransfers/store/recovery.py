@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 import attrs
 from isal import isal_zlib
 
+from ..disk import disk_error
 from .places import Place
-from .staging import disk_error
 from .staging_log import Claim, Contents
 
 _BLOCK = 2**20

@@ -5,9 +5,7 @@ hashed after they were last written: writing below the hashed prefix starts the 
 at the end only (:meth:`StagedFile.complete`), so that bytes that come twice cost one more hash.
 """
 
-import errno
 import hashlib
-import os
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
@@ -16,7 +14,8 @@ from typing import Any, BinaryIO
 
 import attrs
 
-from ..errors import BadDicom, StorageFailure, StorageFull
+from ..disk import disk_error
+from ..errors import BadDicom, StorageFailure
 from ..wire.plan import Instance
 from .places import Place
 
@@ -66,29 +65,6 @@ class Ranges:
     def prefix(self) -> int:
         """How many positions from 0 on are in the set without a gap."""
         return self._ends[0] if self._starts and self._starts[0] == 0 else 0
-
-
-def disk_error(error: OSError, path: str) -> StorageFull | StorageFailure:
-    """The domain's word for what the system says of a file."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageFull(f"No room left on the disk of {os.path.dirname(path)}")
-    return StorageFailure(f"Cannot use {path}: {error.strerror}")
-
-
-def sync_file(path: str) -> None:
-    """Bring a file's bytes, or a folder's names, to the disk; blocking.
-
-    :raises StorageFull, StorageFailure: the system could not. It says so once: of bytes that it
-        could not write, a second call would seem to succeed.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise disk_error(error, path) from error
 
 
 @attrs.frozen

@@ -16,10 +16,10 @@ from typing import Any
 import attrs
 import msgspec
 
+from ..disk import disk_error
 from ..wire.identifiers import DicomIdentifiers, hash_identifiers
 from ..wire.plan import Instance
 from .index import Parents, Row
-from .staging import disk_error
 
 _FRAME = struct.Struct("<IIB")
 """Bytes of the payload, its CRC-32, its kind."""

@@ -14,6 +14,7 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from .. import errors
+from ..disk import disk_error
 from ..threads import IThreads
 from ..wire.plan import Instance
 from . import index
@@ -21,7 +22,6 @@ from .committed import CommittedIncoming
 from .files import StoreFiles
 from .interfaces import CommitReport, IIncoming, Staged
 from .reception import StagedIncoming
-from .staging import disk_error
 from .staging_log import (
     SHARED_NAME,
     UNFINISHED,

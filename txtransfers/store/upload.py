@@ -16,12 +16,12 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from .. import errors
+from ..disk import disk_error, sync_file
 from ..threads import run_in_parallel
 from .dicom import Header, read_header
 from .embedded import EmbeddedStore
 from .index import Row, RowMaker
 from .interfaces import IUpload, Outcome, StoredInstance
-from .staging import disk_error, sync_file
 
 _FILES_PER_FOLDER = 4096
 _SLICE = 2**20

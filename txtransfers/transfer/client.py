@@ -25,9 +25,9 @@ from zope.interface import implementer
 
 from ..config_tls import HttpProxy
 from ..errors import TransfersError
+from .congestion import Congestion, Sight
 from .proxy import Tunnel
 from .streams import Sink, lowest, read_at_most, widen
-from .tcp import tune
 from .tls_transport import WideTlsFactory
 from .trust import PeerTls
 
@@ -209,14 +209,13 @@ class WideEndpointFactory:
         self,
         reactor: Any,
         timeout: float,
-        congestion: str | None,
-        on_connected: Callable[[Any], None],
+        congestion: Congestion,
+        on_connected: Callable[[Any, Sight], None],
         tls: PeerTls | None = None,
         proxy: HttpProxy | None = None,
     ) -> None:
-        """:param congestion: see :func:`.congestion.choose`.
+        """:param on_connected: called with the socket of each connection, and what watches it.
 
-        :param on_connected: called with the socket of each connection.
         :param tls: for those whose URL says https.
         """
         self._reactor = reactor
@@ -245,8 +244,7 @@ class WideEndpointFactory:
         widen(protocol.transport)
         connection = getattr(lowest(protocol.transport), "socket", None)
         if connection is not None:
-            tune(connection, self._congestion)
-            self._on_connected(connection)
+            self._on_connected(connection, self._congestion.tune(connection))
         return protocol
 
 

@@ -52,6 +52,12 @@ _STOPPED_RETRY_S = 10
 
 _GIVEN_UP_KEPT = 100
 
+EXPECTED_S = 10.0
+"""Seconds that buckets may wait for the opening of their transaction, which is on its way."""
+
+_MOST_EXPECTED = 256
+"""Buckets that wait at once; each is a connection, and what it may keep of a body."""
+
 log = Logger()
 
 
@@ -106,6 +112,9 @@ class PushTransactions:
         self._traffic: dict[str, Traffic] = {}
         self._moving: dict[str, Waiters] = {}
         """Those that are being parked or reopened, and who waits for that."""
+        self._expected: dict[str, Waiters] = {}
+        """Those whose buckets came before their opening."""
+        self._expecting = 0
         self._given_up: dict[str, str] = {}
         """Why the last few were ended here: their other buckets are refused for the same."""
         self.counters = Counters()
@@ -137,10 +146,16 @@ class PushTransactions:
         """
         if self._refusing:
             raise TooBusy("The daemon is being stopped", _STOPPED_RETRY_S)
-        await self._threads.run(_check, request)
         extension = request.extension
-        note = await self._threads.run(push_json, (), request.buckets, request.compression)
         id_ = extension.key if extension is not None else str(uuid4())
+        try:
+            return await self._open(id_, request)
+        finally:
+            self._expect_no_more(id_)
+
+    async def _open(self, id_: str, request: PushRequest) -> tuple[str, frozenset[int]]:
+        await self._threads.run(_check, request)
+        note = await self._threads.run(push_json, (), request.buckets, request.compression)
         self._given_up.pop(id_, None)
         known = await self._find(id_, lambda: self._receive(id_, request, note))
         assert known is not None
@@ -239,6 +254,30 @@ class PushTransactions:
             self._transactions.pop(id_, None)
             self._moved(id_)
 
+    async def expect(self, id_: str) -> None:
+        """Wait a little for a transaction to be opened; whether it was, :meth:`get` tells."""
+        if self._expecting >= _MOST_EXPECTED or not is_transaction_id(id_):
+            return
+        self._expecting += 1
+        opened = self._expected.setdefault(id_, Waiters()).wait()
+        timeout = self._clock.callLater(EXPECTED_S, self._expect_no_more, id_)
+        try:
+            if await self._find(id_) is None:
+                await opened
+        except Exception:
+            self._expect_no_more(id_)
+            raise
+        finally:
+            self._expecting -= 1
+            if timeout.active():
+                timeout.cancel()
+        self._expect_no_more(id_)  # all know now; none is kept whom nobody calls
+
+    def _expect_no_more(self, id_: str) -> None:
+        expecting = self._expected.pop(id_, None)
+        if expecting is not None:
+            expecting.fire()
+
     async def get(self, id_: str) -> PushTransaction:
         """A transaction that is open.
 
@@ -254,7 +293,9 @@ class PushTransactions:
 
     async def _known(self, id_: str) -> PushTransaction | CommitReport:
         found = await self._find(id_)
-        while id_ in self._moving:  # somebody who waited too has moved it at once
+        # Somebody who waited too may have moved it, or ended it, at once. What is not open is not
+        # looked for again: two who wait for each other's look would do so for ever.
+        while isinstance(found, PushTransaction) and not self._is_there(id_, found):
             found = await self._find(id_)
         if found is None:
             raise UnknownResource(
@@ -265,6 +306,9 @@ class PushTransactions:
             found.last_used = self._clock.seconds()
         return found
 
+    def _is_there(self, id_: str, transaction: PushTransaction) -> bool:
+        return id_ not in self._moving and self._transactions.get(id_) is transaction
+
     async def status(self, id_: str, verify: bool) -> PushStatus:
         """Where a transaction stands, once that is decided.
 
@@ -272,7 +316,7 @@ class PushTransactions:
         :raises UnknownResource: there is none of that name (any more).
         """
         found = await self._known(id_)
-        if verify and isinstance(found, PushTransaction) and found.can_be_parked:
+        if verify and isinstance(found, PushTransaction) and found.can_be_read_again:
             await self._park(id_)
             found = await self._known(id_)
         if isinstance(found, CommitReport):
@@ -378,16 +422,15 @@ class PushTransactions:
         """
         for id_, transaction in list(self._transactions.items()):
             if transaction.idle_for > timeout:
-                log.info("Push transaction {id} was abandoned by its sender", id=id_)
-                await self.discard(id_)
+                await self._drop(_PREFIX + id_)
         for staged in await self._store.staged():
             if staged.name.startswith(_PREFIX) and now - staged.last_written > timeout:
-                log.info("{name}: abandoned by its sender", name=staged.name)
                 await self._drop(staged.name)
         await self._store.forget_reports(timeout)
 
     async def _drop(self, name: str) -> None:
         id_ = name.removeprefix(_PREFIX)
+        log.info("{name}: abandoned by its sender", name=name)
         try:
             await self.discard(id_)
         except TransfersError as error:  # used again, or gone, at this moment

@@ -7,6 +7,7 @@ was learned stays for the next transfer.
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from statistics import median
 from typing import Any
 
 import attrs
@@ -19,6 +20,7 @@ from ..wire.plan import Cut
 from . import tcp
 from .compression import LinkEstimate
 from .concurrency import START, Concurrency
+from .congestion import Sight
 from .cuts import choose_cut
 from .retries import is_worth_retrying
 from .slots import Slots
@@ -43,10 +45,13 @@ _FILLS = 2.0
 """Times what its part of the link holds, from which on a bucket that is fetched takes a place."""
 
 _LASTS = 3.0
-"""Round trips; the goodput is known late, and is taken for less than it is at first."""
+"""Round trips."""
 
 _GOODPUT_S = 1.0
 """The goodput that is shown is the average over about so long."""
+
+_PACE_S = 0.15
+"""The same for what is known sooner, while the connections open their windows."""
 
 log = Logger()
 
@@ -56,6 +61,7 @@ class _Connection:
     """One TCP connection, and what it had moved when it was asked last; bytes."""
 
     socket: Any
+    sight: Sight
     moved: int = 0
 
 
@@ -65,6 +71,7 @@ class Link:
     :ivar slots: buckets whose bytes are on their way, in shares of one of the usual size.
     :ivar requests: with those whose bytes are there, and whose answer is waited for.
     :ivar round_trip: seconds; None while no connection has told it.
+    :ivar delay: the same at present, with the time that packets wait in queues.
     :ivar goodput: bytes a second of the last second of transfers, both ways, as they travel; None
         while nothing has been transferred.
     """
@@ -83,6 +90,8 @@ class Link:
         self._resize(threads or start if self._concurrency is None else self._concurrency.limit)
         self.round_trip: float | None = None
         self.goodput: float | None = None
+        self.delay: float | None = None
+        self._pace = 0.0
         self._clock = clock
         self._connections: list[_Connection] = []
         self._is_queued = False
@@ -109,12 +118,12 @@ class Link:
     def _open(self) -> list[_Connection]:
         return [c for c in self._connections if tcp.read(c.socket) is not None]
 
-    def connected(self, socket: Any) -> None:
+    def connected(self, socket: Any, sight: Sight) -> None:
         """A TCP connection to the peer is there."""
         told = tcp.read(socket)
         if told is None:
             return
-        self._connections = [*self._open(), _Connection(socket, told.moved)]
+        self._connections = [*self._open(), _Connection(socket, sight, told.moved)]
         if self.round_trip is None:
             self.round_trip = told.round_trip
 
@@ -178,7 +187,7 @@ class Link:
         """
         if self.goodput is None or self.round_trip is None or self.is_near:
             return False
-        return left <= self.goodput * self.round_trip / self.limit
+        return left <= self._fastest * self.round_trip / self.limit
 
     def may_leave(self) -> bool:
         """Whether a bucket that the kernel has taken whole gives its place to another.
@@ -191,7 +200,12 @@ class Link:
 
     def seconds(self, size: float) -> float:
         """How long one connection, of as many as are to be busy, takes for so many bytes."""
-        return size * self.limit / self.goodput if self.goodput else 0.0
+        return size * self.limit / self._fastest if self._fastest else 0.0
+
+    @property
+    def _fastest(self) -> float:
+        """Bytes a second: the goodput, or more while it is becoming more."""
+        return max(self.goodput or 0.0, self._pace)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -228,6 +242,7 @@ class Link:
             return
         share = min(1.0, seconds / _GOODPUT_S)
         rate = size / seconds
+        self._pace += min(1.0, seconds / _PACE_S) * (rate - self._pace)
         known, full = self.goodput or 0.0, self.requests.contended or self.slots.contended
         if self.slots.held and (full or rate > known):  # the end of a transfer tells nothing
             self.goodput = rate if self.goodput is None else known + share * (rate - known)
@@ -245,7 +260,7 @@ class Link:
         """Bytes that all connections have moved since they were asked last."""
         moved = 0
         alive = []
-        trips = []
+        trips, delays = [], []
         late = 0
         for connection in self._connections:
             told = tcp.read(connection.socket)
@@ -254,11 +269,14 @@ class Link:
             moved += told.moved - connection.moved
             if told.moved > connection.moved:
                 trips.append(told.least_round_trip)
+                delays.append(told.round_trip)
                 late += told.round_trip > _QUEUED * told.least_round_trip
             connection.moved = told.moved
+            connection.sight.look(told)
             alive.append(connection)
         self._connections = alive
         if trips:
             self.round_trip = min(trips)
+            self.delay = median(delays)
             self._is_queued = 2 * late > len(trips)
         return moved

@@ -13,13 +13,13 @@ from typing import Any, NoReturn, TypeVar
 
 import attrs
 import msgspec
-from OpenSSL import SSL
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferTimeoutError
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import Logger
 from twisted.web._newclient import ParseError
 from twisted.web.client import (
     URI,
@@ -41,11 +41,11 @@ from ..errors import (
     TransfersError,
 )
 from ..threads import IThreads
-from ..wire import messages, pushes
+from ..wire import messages, packed, pushes
+from ..wire.abilities import Abilities, parse_plugin
 from ..wire.codec import ACCEPTED_CODECS, Codec, codec_names
 from ..wire.messages import LookupAnswer, Resource, TransferRequest, decode
-from ..wire.pushes import PushOpened, PushStatus
-from . import trust
+from ..wire.pushes import PushOpened, PushRequest, PushStatus
 from .client import (
     LONGEST_QUOTE,
     PlainAgent,
@@ -58,19 +58,23 @@ from .client import (
     whole_characters,
     why,
 )
+from .congestion import Congestion
 from .connection import Connection
 from .link import Link
 from .pool import Behind, Pool, Unused
 from .proxy import ProxyError, authorization, describe, refusal
 from .streams import Sink, collecting_sink
-from .trust import PeerTls, UntrustedError
+from .trust import PeerTls, UntrustedError, tls_problem
 
 T = TypeVar("T")
 
 _ERROR_SIZE = 64 * 1024
 _MEET_S = 3.0
 """Seconds that a first connection may take before the first request, which has its own limit."""
+_NOT_UNDERSTOOD = frozenset({400, 415})
 PLUGIN = "transfers"
+
+log = Logger()
 
 
 @attrs.frozen
@@ -123,11 +127,11 @@ class Peer:
         settings: PeerSettings,
         http_timeout: float,
         link: Link,
-        congestion: str | None = None,
+        congestion: Congestion | None = None,
         tls: PeerTls | None = None,
         proxy: HttpProxy | None = None,
     ) -> None:
-        """:param congestion: see :func:`.congestion.choose`.
+        """:param congestion: see :func:`.congestion.choose`; None leaves the system's own.
 
         :param http_timeout: seconds without progress, where the peer has no ``Timeout`` of its own.
         :param tls: for a peer that is reached by https. :param proxy: by which it is reached.
@@ -140,6 +144,8 @@ class Peer:
         """Whether the last push showed that it knows our extension of pushes."""
         self.pipelines = False
         """Whether it is ours: a server that is known to read one request behind the other."""
+        self.abilities: Abilities | None = None
+        """What its openings may be like; None while that is not known."""
         self.link = link
         self._reactor: IReactorTime = reactor
         self._threads = threads
@@ -147,7 +153,7 @@ class Peer:
         self._pool = Pool(reactor, link.cap, self._served)
         self.tls = tls
         self._endpoints = WideEndpointFactory(
-            reactor, self.timeout, congestion, link.connected, tls, proxy
+            reactor, self.timeout, congestion or Congestion(), link.connected, tls, proxy
         )
         self._warm = self._agent(self._pool)
         self._fresh = self._agent(Unused(self._pool))
@@ -175,6 +181,19 @@ class Peer:
             connecting.addTimeout(_MEET_S, self._reactor)
             await connecting
 
+    async def learn(self) -> None:
+        """Have it known what its openings may be like, where a round trip more may save some."""
+        if self.abilities is not None or self.link.is_near:
+            return
+        session, path = self.session(""), f"/plugins/{PLUGIN}"
+        asking = Deferred.fromCoroutine(self._call(session, "GET", path, client=session.warm))
+        asking.addTimeout(_MEET_S, self._reactor)
+        try:
+            self.abilities = await self._threads.run(parse_plugin, (await asking).body)
+            self.pipelines = self.abilities.early
+        except (TransfersError, DeferTimeoutError) as error:
+            log.debug("What {name} can do is not known: {error}", name=self.name, error=error)
+
     def prepare(self, count: int) -> None:
         """Make up to ``count`` connections ahead, where that saves time."""
         if not self.link.is_near:
@@ -195,29 +214,52 @@ class Peer:
 
         :param codecs: in which the bytes may come too; a peer that knows them tells which it has.
         """
-        headers = {ACCEPTED_CODECS: ", ".join(codec_names(codecs)) or Codec.NONE.value}
+        headers = {
+            ACCEPTED_CODECS: ", ".join(codec_names(codecs)) or Codec.NONE.value,
+            "Accept": f"{packed.PACKED}, application/json",
+        }
         body = constant(messages.resources_json(resources), headers=headers)
         answer = await self._call(session, "POST", "/transfers/lookup", body, client=session.warm)
+        is_packed = answer.content_type == packed.PACKED
+        parse = packed.parse_packed_lookup if is_packed else messages.parse_lookup_answer
         parsed: LookupAnswer = await self._threads.run(
-            self._parse, answer, messages.parse_lookup_answer, "/transfers/lookup"
+            self._parse, answer, parse, "/transfers/lookup"
         )
         self.pipelines = parsed.codecs is not None
         return parsed
 
-    async def open_push(self, opening: bytes, instances: int, session: "Session") -> PushOpened:
-        """Open a push transaction of so many instances.
+    async def open_push(self, request: PushRequest, session: "Session") -> PushOpened:
+        """Open a push transaction, in the smallest form that the peer takes."""
+        if self.abilities is not None and self.abilities.packed:
+            body = await self._threads.run(packed.pack_push, request)
+            try:
+                if body is not None:
+                    return await self._open_push(request, constant(body, packed.PACKED), session)
+            except PeerRefused as error:
+                if error.status not in _NOT_UNDERSTOOD:
+                    raise
+                self.abilities = None  # it may have been replaced by an earlier version
+        body = await self._threads.run(
+            pushes.push_json,
+            request.instances,
+            request.buckets,
+            request.compression,
+            request.extension,
+        )
+        return await self._open_push(request, constant(body), session)
 
-        :param opening: see :func:`.pushes.push_json`.
-        """
-        answer = await self._call(session, "POST", "/transfers/push", constant(opening))
+    async def _open_push(self, request: PushRequest, body: Body, session: "Session") -> PushOpened:
+        answer = await self._call(session, "POST", "/transfers/push", body)
+        count = len(request.instances)
         opened: PushOpened = await self._threads.run(
             self._parse,
             answer,
-            lambda body: pushes.parse_push_opened(body, instances),
+            lambda body: pushes.parse_push_opened(body, count),
             "/transfers/push",
         )
         self._check_path(opened.path, "/transfers/push")
         self.knows_extension = self.pipelines = opened.already_stored is not None
+        self.abilities = opened.abilities
         return opened
 
     async def push_status(
@@ -398,7 +440,7 @@ class Peer:
         client: HTTPClient | None = None,
     ) -> Answer:
         answer = await self._request(session, method, path, body, None, timeout, client)
-        if not _is_json(answer):
+        if not _is_json(answer) and answer.content_type != packed.PACKED:
             raise PeerNonsense(
                 f"{self._who} answered {method} {path} with something that is no JSON"
                 f" ({_quote(answer)}). {_NO_PEER}"
@@ -415,24 +457,21 @@ class Peer:
         timeout: float | None = None,
         client: HTTPClient | None = None,
     ) -> Answer:
-        """One request. On a warm connection that turns out to be gone, once more on a new one.
+        """One request. On a warm connection that turns out to be gone, once more on another.
 
         :param client: of the session's; None: ``fresh``.
         """
-        client = client or session.fresh
-        try:
-            return await self._try(session, client, method, path, body, sink, timeout)
-        except (ResponseNeverReceived, RequestTransmissionFailed) as error:
-            is_final = isinstance(innermost(error), UntrustedError)
-            taken = sink is not None and sink.sink.taken
-            if is_final or client is session.fresh or taken:
+        for way in _ways(session, client or session.fresh):
+            try:
+                return await self._try(session, way, method, path, body, sink, timeout)
+            except (ResponseNeverReceived, RequestTransmissionFailed) as error:
+                is_final = isinstance(innermost(error), UntrustedError)
+                taken = sink is not None and sink.sink.taken
+                if is_final or way is session.fresh or taken:
+                    self._explain(error, method, path)
+            except Exception as error:
                 self._explain(error, method, path)
-        except Exception as error:
-            self._explain(error, method, path)
-        try:
-            return await self._try(session, session.fresh, method, path, body, sink, timeout)
-        except Exception as error:
-            self._explain(error, method, path)
+        raise AssertionError("the last way is a new connection")
 
     async def _try(
         self,
@@ -529,10 +568,8 @@ class Peer:
         inner = innermost(error)
         if isinstance(inner, TransfersError):
             raise inner from error
-        if isinstance(inner, UntrustedError):
-            raise PeerUntrusted(f"{self._who}, {what}: its certificate {inner}") from error
-        if isinstance(inner, SSL.Error):
-            raise PeerUntrusted(f"{self._who}, {what}: {trust.explain(inner)}") from error
+        if problem := tls_problem(inner):
+            raise PeerUntrusted(f"{self._who}, {what}: {problem}") from error
         if isinstance(inner, ProxyError):
             raise PeerUnreachable(f"{self._who}, {what}: {inner}") from error
         if isinstance(inner, ParseError | ValueError):
@@ -602,6 +639,16 @@ _NOT_FOUND = {
     "/transfers/pull": "It knows no peer of the name that RemoteSelf gives",
 }
 _PATH = re.compile(r"/[!-~]*\Z", re.ASCII)
+
+
+def _ways(session: Session, client: HTTPClient) -> tuple[HTTPClient, ...]:
+    """Where a request is tried, the last time on a new connection.
+
+    One that stood behind another, whose connection was ended, finds others that are warm.
+    """
+    if client is session.behind:
+        return (client, client, session.fresh)
+    return (client,) if client is session.fresh else (client, session.fresh)
 
 
 def _is_json(answer: Answer) -> bool:

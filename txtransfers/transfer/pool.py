@@ -26,7 +26,7 @@ from .connection import Connection
 _IDLE_S = 30.0
 """Seconds that a connection is kept without use; a stock server closes it after one."""
 
-_DEPTH = 4
+_DEPTH = 8
 """Answers that one connection may owe."""
 
 _STAYS_OPEN_S = 0.5

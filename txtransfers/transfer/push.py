@@ -8,17 +8,17 @@ a commit went is found out before anything is said of it.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ..errors import PeerRefused, SourceChanged, TransfersError, UnknownResource
+from ..errors import PeerRefused, PeerUnreachable, SourceChanged, TransfersError, UnknownResource
 from ..metrics import PUSH
 from ..store.interfaces import Outcome
 from ..wire.messages import TransferRequest, new_transfer_id
 from ..wire.plan import bucket_size, rest_of
-from ..wire.pushes import PushExtension, PushStatus, push_json
+from ..wire.pushes import PushExtension, PushRequest, PushState, PushStatus
 from .arrivals import Arrivals
 from .bodies import BucketBodies
 from .codings import BucketCodings
@@ -29,9 +29,12 @@ from .push_at_peer import CONFLICT, PushAtPeer
 from .retries import delay_before
 from .slots import run_all
 from .streams import SLICE
-from .tail import Tail
+from .tail import COPY, MOVE, Tail
 from .transaction import Transaction
 from .turns import Turn
+
+_MANY = 64
+"""Instances from which on it saves time to ask a far peer first in which form it takes them."""
 
 _NOT_FOUND = 404
 _SERVER_ERROR = 500
@@ -63,6 +66,10 @@ class Push:
         self._tail = Tail(parts.reactor, peer.link)
         self._unsent: set[int] = set()
         """Buckets whose bytes are not all on their way."""
+        self._early: Deferred[bool] | None = None
+        """The sending that began before the opening was answered; tells whether all arrived."""
+        self._sending: Deferred[bool] | None = None
+        self._is_committed = False
         self._committing: Deferred[PushStatus] | None = None
         """A commit that was asked for while the last buckets were on their way."""
 
@@ -72,9 +79,15 @@ class Push:
         async with link.use():
             await self._peer.meet()
             await self._prepare()
-            total = sum(instance.size for instance in self._transaction.instances)
+            instances = self._transaction.instances
+            total = sum(instance.size for instance in instances)
             self._peer.prepare(min(link.limit, total // SLICE))
-            await self._run(progress)
+            if len(instances) > _MANY:
+                await self._peer.learn()
+            try:
+                await self._run(progress)
+            finally:
+                await self._end_early()
         self._transaction.forget()
 
     async def _run(self, progress: Progress) -> None:
@@ -196,18 +209,19 @@ class Push:
         transaction.compression = self._codings.open(transaction.compression)
         # With the key: this opening, repeated, is the same one.
         await self._memo.keep(self._at_peer.state())
-        extension = PushExtension(transaction.key, delta is not False, self._codings.offered)
-        opening = await parts.threads.run(
-            push_json,
+        request = PushRequest(
             transaction.declared,
             transaction.plan,
             transaction.compression,
-            extension,
+            PushExtension(transaction.key, delta is not False, self._codings.offered),
         )
+        expected = transaction.may_be_open, self._session.cookies()
+        self._begin_early(progress)
         opened = await parts.retrying(
-            progress,
-            lambda: self._peer.open_push(opening, len(transaction.declared), self._session),
+            progress, lambda: self._peer.open_push(request, self._session)
         )
+        if opened.already_stored or (opened.path, self._session.cookies()) != expected:
+            await self._end_early()
         transaction.path = opened.path
         transaction.extended = opened.already_stored is not None
         transaction.codecs = opened.codecs & self._codings.offered
@@ -218,21 +232,42 @@ class Push:
         await self._memo.keep(self._at_peer.state())
         return True
 
+    def _begin_early(self, progress: Progress) -> None:
+        """Send while the opening is on its way, where that is long, and the peer waits for it.
+
+        That fails, and nothing is lost but what it has sent, where the opening finds something that
+        need not be sent, or is refused, or is served by another machine behind the same address.
+        """
+        abilities, transaction = self._peer.abilities, self._transaction
+        if abilities is None or not abilities.early or self._peer.link.is_near:
+            return
+        assert transaction.compression is not None
+        self._codings.opened(transaction.compression, frozenset())
+        self._early = Deferred.fromCoroutine(self._send_early(progress))
+
+    async def _end_early(self) -> None:
+        early, self._early = self._early, None
+        if early is not None:
+            early.cancel()
+            early.addErrback(lambda failure: failure.trap(CancelledError, TransfersError))
+            await early
+
     # Sending
 
     async def _send_and_commit(self, progress: Progress) -> bool:
         """Send what is missing, and have all committed; tells whether it is."""
         try:
-            is_there = await self._send_missing(progress)
+            is_there = await self._arrive(progress)
             started = self._parts.reactor.seconds()
             is_committed = is_there and await self._at_peer.commit(progress, self._committing)
             if is_committed:
                 seconds = self._parts.reactor.seconds() - started
                 self._parts.measures.committed(self._peer.name, PUSH, seconds)
             return is_committed
-        except PeerRefused as error:
+        except (PeerRefused, PeerUnreachable) as error:
             # What came again may be refused as all is there, and is being committed.
-            if self._committing is None or error.status not in (_NOT_FOUND, CONFLICT):
+            is_late = isinstance(error, PeerUnreachable) or error.status in (_NOT_FOUND, CONFLICT)
+            if self._committing is None or not is_late:
                 raise
             return await self._at_peer.find_out(error, progress)
         finally:
@@ -241,16 +276,31 @@ class Push:
                 committing.addErrback(lambda _failure: None)
                 committing.cancel()
 
+    async def _arrive(self, progress: Progress) -> bool:
+        """Have all arrive; tells whether the peer still knows the transaction.
+
+        What is on its way once more when the peer has committed is not waited for.
+        """
+        self._sending = Deferred.fromCoroutine(self._send_missing(progress))
+        try:
+            return await self._sending
+        except CancelledError:
+            if not self._is_committed:
+                raise
+            self._transaction.done.update(self._transaction.missing)
+            self._show(progress)
+            return True
+        finally:
+            self._sending = None
+
     async def _send_missing(self, progress: Progress) -> bool:
         """PUT what is missing; tells whether the peer still knows the transaction."""
-        missing = self._transaction.missing
-        self._unsent = set(missing)
-        self._tail.begins(len(missing))
+        early, self._early = self._early, None
         try:
-            await run_all(
-                ((lambda n=n: self._send(n, progress)) for n in missing),  # type: ignore[misc]
-                self._peer.link.cap,
-            )
+            if early is not None:
+                self._commit_if_sent()
+            if early is None or not await early:
+                await self._send_buckets(progress)
         except PeerRefused as error:
             if error.is_unknown and self._committing is None:
                 self._at_peer.lost()
@@ -263,6 +313,25 @@ class Push:
             raise
         return True
 
+    async def _send_early(self, progress: Progress) -> bool:
+        try:
+            await self._send_buckets(progress)
+        except PeerRefused as error:
+            if self._committing is not None or error.status not in (_NOT_FOUND, CONFLICT):
+                raise
+            log.info("What was sent early is sent again: {error}", error=error)
+            return False
+        return True
+
+    async def _send_buckets(self, progress: Progress) -> None:
+        missing = self._transaction.missing
+        self._unsent = set(missing)
+        self._tail.begins(len(missing))
+        await run_all(
+            ((lambda n=n: self._send_bucket(n, progress)) for n in missing),  # type: ignore[misc]
+            self._peer.link.cap,
+        )
+
     async def _holds_less(self, error: PeerRefused, progress: Progress) -> bool:
         """Whether a bucket was refused as the peer does not hold what it held: it was restarted."""
         if not self._transaction.extended or error.status != _SERVER_ERROR:
@@ -271,7 +340,7 @@ class Push:
         await self._ask(progress, verify=False)
         return self._transaction.held != before
 
-    async def _send(self, number: int, progress: Progress) -> None:
+    async def _send_bucket(self, number: int, progress: Progress) -> None:
         transaction, parts, link = self._transaction, self._parts, self._peer.link
         bucket = transaction.buckets[number]
         offset = transaction.partial.pop(number, 0)
@@ -315,7 +384,11 @@ class Push:
         ) as is_free:
             self._travelling += 1
             try:
-                await self._tail.travel(bucket_size(rest), lambda: parts.retrying(progress, put))
+                # A stock peer is not sent anything twice at the same time.
+                way = COPY if transaction.extended else MOVE
+                await self._tail.travel(
+                    bucket_size(rest), lambda: parts.retrying(progress, put), way
+                )
             finally:
                 self._travelling -= 1
         transaction.in_flight.pop(number, None)
@@ -325,8 +398,18 @@ class Push:
     def _sent(self, number: int) -> None:
         """All of a bucket is on its way. The answers to the last ones are not waited for."""
         self._unsent.discard(number)
+        self._commit_if_sent()
+
+    def _commit_if_sent(self) -> None:
         if not self._unsent and self._committing is None and self._transaction.awaits:
             self._committing = Deferred.fromCoroutine(self._at_peer.commit_after_missing())
+            self._committing.addCallback(self._committed)
+
+    def _committed(self, status: PushStatus) -> PushStatus:
+        self._is_committed = status.state is PushState.COMMITTED
+        if self._is_committed and self._sending is not None:
+            self._sending.cancel()
+        return status
 
     # The end
 

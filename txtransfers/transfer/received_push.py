@@ -62,6 +62,8 @@ class PushTransaction:
         self._commit_waiters = Waiters()
         self._error = ""
         self._looking = False
+        self._is_read_anew = True
+        """Whether what is staged is being read, as since the opening nobody was told of it."""
         self._status_waiters = Waiters()
         self.last_used = clock.seconds()
 
@@ -84,9 +86,19 @@ class PushTransaction:
         return bool(incoming.instances == request.instances and incoming.note == note)
 
     @property
-    def can_be_parked(self) -> bool:
-        """Whether nothing is under way."""
-        return self._state is _State.RECEIVING and not self._receiving
+    def can_be_read_again(self) -> bool:
+        """Whether nothing is under way, nor all being read anyway: that would begin once more."""
+        is_idle = self._state is _State.RECEIVING and not self._receiving
+        return is_idle and not self._is_read_anew
+
+    def check_unchanged(self, number: int) -> None:
+        """Refuse a bucket that was sent before it was known which instances are here.
+
+        :raises BadState: some of it is here, and must not be sent.
+        """
+        planned = self._request.buckets
+        if number < len(planned) and self._buckets[number] != planned[number]:
+            raise BadState(f"Some instances of bucket {number} are here already")
 
     def receive(self, number: int, offset: int = 0, codec: Codec | None = None) -> Sink:
         """A sink for the body of bucket ``number``; :meth:`received` must follow.
@@ -116,6 +128,7 @@ class PushTransaction:
             self._inflation,
         )
         self._receiving[sink] = number
+        self._is_read_anew = False
         return sink
 
     def received(self, sink: Sink, ended: bool) -> bool:
@@ -194,7 +207,7 @@ class PushTransaction:
 
     def _has_looked(self, result: PushStatus | Failure) -> None:
         """However many ask meanwhile, one look answers all."""
-        self._looking = False
+        self._looking = self._is_read_anew = False
         self._status_waiters.fire(result)
 
     async def commit(self) -> CommitReport:
@@ -209,6 +222,7 @@ class PushTransaction:
         ended = self._commit_waiters.wait()
         if self._state is _State.RECEIVING:
             self._state = _State.COMMITTING
+            self._is_read_anew = False
             Deferred.fromCoroutine(self._commit()).addBoth(
                 self._commit_ended, self._clock.seconds()
             )

@@ -1,27 +1,43 @@
-"""The end of a transfer, when few buckets are left: one that is late changes its connection.
+"""The end of a transfer, when few buckets are left: one that is late travels once more.
 
 The last buckets cannot make good for each other: a connection that lost its last packets, or got
-little of the link, would hold the whole transfer up. What has arrived of the bucket counts, as
-after any other broken connection; each bucket is moved once at the most.
+little of the link, would hold the whole transfer up. Where the peer minds nothing that comes twice,
+a copy goes on another connection, soon, and the first to arrive counts; else the bucket changes its
+connection, once, and what has arrived of it counts, as after any other broken connection.
 """
 
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+import attrs
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
+from twisted.python.failure import Failure
 
+from ..waiters import Waiters
 from .link import Link
 
-_PATIENCE = 2.0
-"""Times what a bucket should take, after which it is late."""
-
-_SHORTEST_PAUSE_S = 0.1
+_SHORTEST_PAUSE_S = 0.05
 """Seconds between two looks."""
 
-_ROUND_TRIPS = 4
-"""That are added: for asking, for the answer, and for what is lost on any connection."""
+
+@attrs.frozen
+class Way:
+    """What is done with a bucket that is late.
+
+    :ivar patience: times what it should take. :ivar round_trips: that are added: for asking, for
+        the answer, and for what is lost on any connection. :ivar tries: in all.
+    :ivar is_copied: whether the earlier tries go on.
+    """
+
+    patience: float
+    round_trips: float
+    tries: int
+    is_copied: bool
+
+
+MOVE = Way(2.0, 4.0, 2, is_copied=False)
+COPY = Way(1.0, 1.5, 3, is_copied=True)
 
 
 class Tail:
@@ -38,54 +54,97 @@ class Tail:
         self._waiting = count
         self._under_way = 0
 
-    async def travel(self, size: int, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def travel(
+        self, size: int, make: Callable[[], Coroutine[Any, Any, None]], way: Way = MOVE
+    ) -> None:
         """Have a bucket travel, which has its slot now.
 
         :param size: its bytes. :param make: tries; it is called again where the first is late.
         """
         self._waiting -= 1
         self._under_way += 1
+        race = _Race(self._clock)
         try:
-            if not await self._in_time(size, make):
-                await make()
+            race.begin(make)
+            for _ in range(way.tries - 1):
+                if await self._in_time(race, size, way):
+                    break
+                if way.is_copied:
+                    self._under_way += 1
+                else:
+                    race.stop()
+                race.begin(make)
+            await race.result
         finally:
-            self._under_way -= 1
+            self._under_way -= race.begun if way.is_copied else 1
+            race.stop()
 
-    async def _in_time(self, size: int, make: Callable[[], Coroutine[Any, Any, None]]) -> bool:
-        trying = Deferred.fromCoroutine(make())
+    async def _in_time(self, race: "_Race", size: int, way: Way) -> bool:
+        """Wait until it is decided, or late."""
         begun = self._clock.seconds()
-        is_late = False
-
-        def check() -> None:
-            nonlocal is_late
-            patience = self._patience(size)
-            if patience is None or not self._is_end or self._clock.seconds() - begun < patience:
-                return
-            is_late = True
-            checking.stop()
-            trying.cancel()
-
-        checking = LoopingCall(check)
-        checking.clock = self._clock
-        checking.start(max(_SHORTEST_PAUSE_S, self._link.round_trip or 0.0), now=False)
-        try:
-            await trying
-        except CancelledError:
-            if not is_late:
-                raise
-            return False
-        finally:
-            if checking.running:
-                checking.stop()
+        while not race.result.called:
+            patience = self._patience(size, way)
+            left = begun + (patience or 0.0) - self._clock.seconds()
+            if left <= 0 and patience is not None and self._is_end(way):
+                return False
+            await race.wait(max(left, self._link.round_trip or 0.0, _SHORTEST_PAUSE_S))
         return True
 
-    @property
-    def _is_end(self) -> bool:
-        return not self._waiting and 2 * self._under_way <= self._link.limit
+    def _is_end(self, way: Way) -> bool:
+        """Whether there is room for one more try: for a copy, any connection that is idle."""
+        busy = self._under_way if way.is_copied else 2 * self._under_way - 1
+        return not self._waiting and busy < self._link.limit
 
-    def _patience(self, size: int) -> float | None:
+    def _patience(self, size: int, way: Way) -> float | None:
         """Seconds; None where nothing is gained."""
         link = self._link
         if link.goodput is None or link.round_trip is None or link.is_near:
             return None
-        return _PATIENCE * link.seconds(size) + _ROUND_TRIPS * link.round_trip
+        round_trip = max(link.round_trip, link.delay or 0.0)
+        return way.patience * link.seconds(size) + way.round_trips * round_trip
+
+
+class _Race:
+    """Tries side by side: the first that succeeds decides, or the last that fails.
+
+    :ivar begun: how many there were. :ivar result: fires when it is decided.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._tries: list[Deferred[None]] = []
+        self.begun = 0
+        self._waiters = Waiters()
+        self.result: Deferred[None] = Deferred()
+
+    def begin(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """One more."""
+        self.begun += 1
+        each = Deferred.fromCoroutine(make())
+        self._tries.append(each)
+        each.addBoth(self._ended, each)
+
+    def _ended(self, result: Failure | None, each: "Deferred[None]") -> None:
+        if each not in self._tries:  # stopped
+            return
+        self._tries.remove(each)
+        if not isinstance(result, Failure) or not self._tries:
+            self.stop()
+            self.result.callback(result)
+            self._waiters.fire()
+
+    def stop(self) -> None:
+        """End those that are under way."""
+        tries, self._tries = self._tries, []
+        for each in tries:
+            each.cancel()
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until it is decided, for so long at the most."""
+        waiting = self._waiters.wait()
+        timeout = self._clock.callLater(seconds, self._waiters.fire)
+        try:
+            await waiting
+        finally:
+            if timeout.active():
+                timeout.cancel()

@@ -11,6 +11,7 @@ _SIZE = 232
 _SEGMENT = 16
 _RTT = 68
 _RECEIVER_RTT = 92
+_RESENT = 100
 _RECEIVED = 128
 _MIN_RTT = 148
 _UNSENT_BYTES = 144
@@ -34,7 +35,7 @@ class TcpInfo:
         ``least_round_trip``: the least of the last minutes.
     :ivar moved: bytes that the other end got (of whole segments, in any order), and that it sent.
     :ivar unsent: bytes that wait for their turn; ``rate`` at which others were delivered lately,
-        bytes a second, 0 where none were.
+        bytes a second, 0 where none were. :ivar resent: packets that were sent once more.
     """
 
     round_trip: float
@@ -42,21 +43,26 @@ class TcpInfo:
     moved: int
     unsent: int
     rate: int
+    resent: int
 
 
 def tune(connection: Any, congestion: str | None) -> None:
     """Prepare a new connection; what the system forbids is left, it is as good as any then.
 
-    :param congestion: see :func:`.congestion.choose`.
+    :param congestion: the name of its congestion control; None leaves the system's own.
     """
     with suppress(OSError):
         if congestion is not None:
-            option = socket.TCP_CONGESTION
-            connection.setsockopt(socket.IPPROTO_TCP, option, congestion.encode())
+            set_congestion(connection, congestion)
     told = read(connection)
     if told is not None and told.round_trip >= NEAR_S:
         with suppress(OSError):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+
+
+def set_congestion(connection: Any, name: str) -> None:
+    """Have a connection use that congestion control from now on."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())
 
 
 def read(connection: Any) -> TcpInfo | None:
@@ -73,9 +79,9 @@ def read(connection: Any) -> TcpInfo | None:
         return None
     if len(told) < _DELIVERED + 4:  # an old kernel
         return None
-    segment, round_trip, at_receiver, least, delivered, unsent = (
+    segment, round_trip, at_receiver, least, delivered, unsent, resent = (
         struct.unpack_from("=I", told, offset)[0]
-        for offset in (_SEGMENT, _RTT, _RECEIVER_RTT, _MIN_RTT, _DELIVERED, _UNSENT_BYTES)
+        for offset in (_SEGMENT, _RTT, _RECEIVER_RTT, _MIN_RTT, _DELIVERED, _UNSENT_BYTES, _RESENT)
     )
     received, rate = (
         struct.unpack_from("=Q", told, offset)[0] for offset in (_RECEIVED, _DELIVERY_RATE)
@@ -86,4 +92,5 @@ def read(connection: Any) -> TcpInfo | None:
         delivered * segment + received,
         unsent,
         rate,
+        resent,
     )

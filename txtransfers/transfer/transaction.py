@@ -120,7 +120,9 @@ class Transaction:
         arguments = [f"offset={offset}"] if offset else []
         if codec is not self.compression:
             arguments.append(f"codec={codec.value}")
-        return f"{self.path}/{number}{'?' if arguments else ''}{'&'.join(arguments)}"
+        if not self.path:
+            arguments.append("early=1")
+        return f"{self.may_be_open}/{number}{'?' if arguments else ''}{'&'.join(arguments)}"
 
     def not_sent(self) -> list[Instance]:
         """Those of the instances that need not be sent."""

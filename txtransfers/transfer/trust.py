@@ -1,4 +1,4 @@
-"""Whom we trust as a peer: TLS as a client, and the sentences for what is wrong with it.
+"""Whom we trust, as a peer or as our store: TLS as a client, and what is wrong with it, as advice.
 
 A certificate is verified for its chain and dates by OpenSSL, for its name (or IP address) by
 service-identity; nothing is sent before that. Sessions are resumed, for an hour at the most: who
@@ -8,6 +8,7 @@ was verified so recently is not verified again.
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 from cryptography import x509
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
@@ -44,6 +45,20 @@ _OTHER_CHECKS = {
 }
 
 
+@attrs.frozen
+class TlsKeys:
+    """What the keys of the configuration are called that say where we connect, and as whom."""
+
+    url: str
+    authorities: str
+    certificate: str
+
+
+OF_PEERS = TlsKeys(
+    "Url in OrthancPeers", "HttpsCACertificates", "CertificateFile of the peer in OrthancPeers"
+)
+
+
 class UntrustedError(Exception):
     """TLS failed for a reason that somebody has to remove; the text goes on "its certificate"."""
 
@@ -52,8 +67,16 @@ class UntrustedError(Exception):
 class PeerTls:
     """TLS to one peer."""
 
-    def __init__(self, clock: IReactorTime, host: str, context: SSL.Context, verify: bool) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        host: str,
+        context: SSL.Context,
+        verify: bool,
+        keys: TlsKeys = OF_PEERS,
+    ) -> None:
         """:param host: of its URL. :param verify: ``HttpsVerifyPeers``."""
+        self._keys = keys
         self._clock = clock
         self._host = host
         self._is_name = not (isIPAddress(host) or isIPv6Address(host))
@@ -103,7 +126,7 @@ class PeerTls:
             try:
                 certificate = found.to_cryptography()
                 if not ok:
-                    problem = problem_of(certificate, code)
+                    problem = problem_of(certificate, code, self._keys)
                 elif depth == 0:
                     problem = self._problem_of_name(found, certificate)
             except Exception:
@@ -125,19 +148,19 @@ class PeerTls:
             names = ", ".join(names_in(certificate)[:5]) or "no name or address at all"
             return (
                 f"fails the check of its name: it is for {names}, and not for {self._host}; correct"
-                " Url in OrthancPeers, or have the certificate made with that name"
+                f" {self._keys.url}, or have the certificate made with that name"
                 " (subjectAltName)"
             )
         return ""
 
 
-def problem_of(certificate: x509.Certificate, code: int) -> str:
+def problem_of(certificate: x509.Certificate, code: int, keys: TlsKeys) -> str:
     """What OpenSSL's ``code`` says of one certificate of a chain."""
     subject = certificate.subject.rfc4514_string() or "no name"
     if code == _EXPIRED:
         return (
             f"fails the check of its date: {subject} expired at"
-            f" {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; it must be renewed at the peer"
+            f" {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; it must be renewed there"
             " (or is the clock here wrong?)"
         )
     if code == _NOT_YET:
@@ -151,7 +174,7 @@ def problem_of(certificate: x509.Certificate, code: int) -> str:
         return (
             f"fails the check of its chain: nobody who is trusted here has signed {subject} (it"
             f" names {issuer} as its issuer); put the certificate of that CA, or a self-signed one"
-            " itself, into the file of HttpsCACertificates, and let the peer send those in between"
+            f" itself, into the file of {keys.authorities}, and let the peer send those in between"
         )
     reason = _OTHER_CHECKS.get(code, f"OpenSSL's check number {code} failed")
     return f"fails the check of its chain, at {subject}: {reason}"
@@ -161,15 +184,21 @@ _NO_TLS = ("wrong version number", "packet length too long", "record layer failu
 _OURS = ("certificate required", "bad certificate", "unknown ca", "certificate unknown")
 
 
-def explain(error: SSL.Error) -> str:
-    """What a handshake that failed otherwise means, and what to do."""
+def tls_problem(error: BaseException, keys: TlsKeys = OF_PEERS) -> str:
+    """What it means that TLS failed, and what to do; empty where something else did."""
+    if isinstance(error, UntrustedError):
+        return f"its certificate {error}"
+    return _explain(error, keys) if isinstance(error, SSL.Error) else ""
+
+
+def _explain(error: SSL.Error, keys: TlsKeys) -> str:
     reason = reason_of(error)
     if any(each in reason for each in _NO_TLS):
         return f"it does not speak TLS ({reason}); is the port right, or is it an http:// address?"
     if any(each in reason for each in (*_OURS, "certificate expired", "handshake failure")):
         return (
             f"it refuses us ({reason}); it may want a certificate that it trusts: see"
-            " CertificateFile of the peer in OrthancPeers"
+            f" {keys.certificate}"
         )
     if "protocol" in reason:
         return f"no version of TLS that both speak ({reason}); TLS 1.2 is the oldest here"
@@ -181,10 +210,8 @@ def peer_context(settings: Settings, name: str, peer: PeerSettings) -> SSL.Conte
 
     :raises ConfigurationError: a file cannot be used.
     """
-    context = authorities_context(settings)
-    if files := key_files(name, peer):
-        use_identity(context, files)
-    return context
+    authorities = settings.https_ca_certificates
+    return client_context(OF_PEERS.authorities, authorities, key_files(name, peer))
 
 
 def authorities_context(settings: Settings) -> SSL.Context:
@@ -192,12 +219,24 @@ def authorities_context(settings: Settings) -> SSL.Context:
 
     :raises ConfigurationError: a file cannot be used.
     """
+    return client_context(OF_PEERS.authorities, settings.https_ca_certificates, None)
+
+
+def client_context(name: str, authorities: str, own: KeyFiles | None) -> SSL.Context:
+    """A context of connections that we make; blocking.
+
+    :param name: the key of the configuration that has ``authorities``: a file; empty for those of
+        the system. :param own: the certificate that we show, if any.
+    :raises ConfigurationError: a file cannot be used.
+    """
     context = make_context()
     context.set_session_cache_mode(SSL.SESS_CACHE_CLIENT)
-    if settings.https_ca_certificates:
-        trust(context, "HttpsCACertificates", settings.https_ca_certificates)
+    if authorities:
+        trust(context, name, authorities)
     else:
         context.set_default_verify_paths()
+    if own is not None:
+        use_identity(context, own)
     return context
 
 

@@ -50,7 +50,7 @@ class BandwidthNode(ApiResource):
 def asked(request: StreamingRequest) -> Turn:
     """In whose name a peer's request is served: its transfer's, or else its connection's."""
     transfer = request.getHeader("sender-transfer-id")
-    job: Hashable = transfer or str(request.channel.transport.getPeer())
+    job: Hashable = transfer or str(request.getClientAddress())
     return Turn(0, ("asked", job))
 
 

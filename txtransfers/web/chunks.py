@@ -92,7 +92,7 @@ class InstanceBytes(TransfersResource):
         headers: dict[str, str],
     ) -> None:
         """The headers are set when nothing more can fail before them: errors are not kept."""
-        parent, site = self._parent, request.channel.site
+        parent, site = self._parent, request.site
         md5s = {chunk.id: known[chunk.id].md5 for chunk in chunks}
         reader = BucketReader(parent.store, parent.threads, chunks, coding, md5s)
         size = bucket_size(chunks)
@@ -166,10 +166,10 @@ def _set(request: StreamingRequest, headers: Mapping[str, str]) -> None:
 
 
 def _check_url(request: StreamingRequest) -> None:
-    site, length = request.channel.site, len(request.uri)
+    site, length = request.site, len(request.uri)
     most = site.limits.chunks_url_length
     if length > most:
-        site.refusals.note("MaxChunksUrlLength", request.channel.host)
+        site.refusals.note("MaxChunksUrlLength", request.address)
         raise UrlTooLong(
             f"The URL has {length} bytes, more than {most} (MaxChunksUrlLength in Limits here):"
             " ask for fewer instances at once"

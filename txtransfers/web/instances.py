@@ -35,7 +35,7 @@ class ArchiveParts:
 async def take_upload(request: StreamingRequest, parts: ArchiveParts) -> Any:
     """Store the body, streamed: a DICOM file, or a ZIP archive of them; it may be gzipped."""
     upload = parts.archive.upload()
-    limits = request.channel.site.limits
+    limits = request.site.limits
     inflation = Inflation(limits.inflation_ratio, limits.inflated_size)
     sink = _upload_sink(parts.threads, upload, _is_gzipped(request), inflation)
     try:

@@ -90,7 +90,7 @@ class PrometheusMetrics(ApiResource):
     async def get(self, request: StreamingRequest) -> Reply:
         """All metrics."""
         sources, snapshot = self._sources, Snapshot()
-        site = request.channel.site
+        site = request.site
         if sources.is_orthanc_up is not None:
             is_up = await sources.is_orthanc_up()
             snapshot.gauge("orthanc_up", "Whether Orthanc answers.", is_up)

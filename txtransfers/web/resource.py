@@ -155,15 +155,15 @@ async def read_body(request: StreamingRequest, limit: int | None = None) -> byte
     :param limit: bytes; None for ``MaxMessageSize``.
     :raises BodyTooLarge: it has more.
     """
-    site = request.channel.site
+    site = request.site
     most = site.limits.message_size
     limit = most if limit is None else min(limit, most)
     length = request.content_length
     if (length or 0) > limit:
         if limit == most:
-            site.refusals.note("MaxMessageSize", request.channel.host)
+            site.refusals.note("MaxMessageSize", request.address)
         raise errors.BodyTooLarge(f"The body has {length} bytes, more than {limit}")
-    size, host = limit if length is None else length, request.channel.host
+    size, host = limit if length is None else length, request.address
     await site.load.message(size, request.notifyFinish)
     sink, parts = collecting_sink(limit)
     with site.load.in_time(size, host, request.abort):
@@ -184,7 +184,7 @@ async def stream(request: StreamingRequest, source: ISlices, flow: Flow | None =
         source.close()
     else:
         try:
-            async with request.channel.site.load.download(request.channel.host):
+            async with request.site.load.download(request.address):
                 if request._disconnected:
                     raise ClientGone("The client went away while it waited for its turn")
                 await _produce(request, source, flow)
@@ -195,7 +195,7 @@ async def stream(request: StreamingRequest, source: ISlices, flow: Flow | None =
 
 async def _produce(request: StreamingRequest, source: ISlices, flow: Flow | None) -> None:
     producer = SliceProducer(source, flow)
-    stall = Stall(request.channel.site.reactor, request.channel.site.patience)
+    stall = Stall(request.site.reactor, request.site.patience)
     if flow is not None:
         flow.watched_by(stall)
     request.registerProducer(producer, True)

@@ -28,8 +28,9 @@ from ..config_limits import LimitsSettings
 from ..errors import TransfersError
 from ..metrics import Measures
 from ..tls import reason_of
+from ..transfer import tcp
+from ..transfer.congestion import Congestion, Sight
 from ..transfer.streams import READ_SIZE, lowest, read_at_most, widen
-from ..transfer.tcp import tune
 from .connections import Connections
 from .load import RETRY_AFTER_S, Load
 from .refusals import Refusals
@@ -206,6 +207,9 @@ class StreamingChannel(HTTPChannel):
     _paused_for = 0.0
     _asked = 0
     """Requests so far."""
+    _socket: Any = None
+    _sight: Sight | None = None
+    """What watches over the packets of its socket."""
 
     @property
     def host(self) -> str:
@@ -219,7 +223,7 @@ class StreamingChannel(HTTPChannel):
         connection = getattr(lowest(self.transport), "socket", None)
         if connection is not None:
             # What the listening socket has is not inherited where the route names another.
-            tune(connection, self.site.congestion)
+            self._socket, self._sight = connection, self.site.congestion.tune(connection)
         super().connectionMade()
         limit = self.site.connections.enter(self)
         if limit:
@@ -343,6 +347,7 @@ class StreamingChannel(HTTPChannel):
         request = self.requests[-1]
         command, path, version = self._command, self._path, self._version
         self._headers_came()
+        self._look()
         self.site.connections.busy(self)
         super().allHeadersReceived()
         if self.length != 0:
@@ -365,8 +370,15 @@ class StreamingChannel(HTTPChannel):
 
     def requestDone(self, request: Request) -> None:
         """The answer has been given; the next request may be there already."""
+        self._look()
         self.site.connections.idles(self)
         super().requestDone(request)
+
+    def _look(self) -> None:
+        """See how the last answer travelled."""
+        told = tcp.read(self._socket) if self._sight is not None else None
+        if self._sight is not None and told is not None:
+            self._sight.look(told)
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
         """Whether the connection goes on after this request (``KeepAlive``, limits)."""
@@ -459,9 +471,14 @@ def _arguments(query: bytes) -> dict[bytes, list[bytes]]:
 
 
 class StreamingRequest(Request):
-    """A request whose handler runs while its body comes."""
+    """A request whose handler runs while its body comes.
+
+    :ivar channel: its connection: None once the client has gone, which a handler that waited for
+        something must expect; ``site`` and :attr:`address` stay.
+    """
 
     channel: StreamingChannel
+    site: "StreamingSite"
     awaits_continue = False
     """Whether the client sends its body only if it is told to (``Expect: 100-continue``)."""
     asker = ""
@@ -475,6 +492,11 @@ class StreamingRequest(Request):
         """What the audit log is to be told of it."""
         self.body = RequestBody(self.channel)
         self._finish_wanted = False
+
+    @property
+    def address(self) -> str:
+        """That of the client; empty where there is none."""
+        return str(getattr(self.getClientAddress(), "host", ""))
 
     def take_body(self) -> None:
         """Whoever asks may: a body, where there is one, is wanted.
@@ -557,7 +579,7 @@ class StreamingSite(Site):
 
     requestFactory = StreamingRequest
     noisy = False
-    congestion: str | None = None
+    congestion = Congestion()
     """Of its connections; see :func:`.congestion.choose`."""
 
     def __init__(

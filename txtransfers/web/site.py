@@ -242,7 +242,7 @@ class GuardedSite(StreamingSite):
         return wanted.resource
 
     def _shown(self, request: Request) -> str:
-        if not self._settings.ssl_verify_peers:
+        if not self._settings.ssl_verify_peers or request._disconnected:
             return ""
         name = shown_name(request.channel.transport)
         return f"certificate {name}" if name else ""

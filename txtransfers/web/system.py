@@ -13,6 +13,7 @@ from ..errors import UnknownResource
 from ..store.interfaces import IArchive
 from ..transfer.incoming import PushTransactions
 from ..transfer.peers import PLUGIN
+from ..wire.abilities import ALL_ABILITIES
 from .resource import ApiResource, NotFound, Reply
 from .server import StreamingRequest
 
@@ -22,6 +23,7 @@ _PLUGINS: Mapping[str, dict[str, Any]] = {
         " between Orthanc peers",
         "ExtendsOrthancExplorer": True,
         "ID": PLUGIN,
+        "TxTransfers": ALL_ABILITIES.to_json(),
         "Version": "1.7",
     }
 }

@@ -20,7 +20,8 @@ from ..transfer.directory import Directory
 from ..transfer.incoming import PushTransactions
 from ..transfer.received_push import committed_status
 from ..transfer.remote_pull import ask_to_pull
-from ..wire import messages, pushes
+from ..wire import messages, packed, pushes
+from ..wire.abilities import ALL_ABILITIES
 from ..wire.codec import ACCEPTED_CODECS, OURS, parse_codec, read_codecs
 from ..wire.messages import TransferRequest
 from .archive import describe_resource
@@ -49,8 +50,9 @@ if TYPE_CHECKING:
 _LONGEST_COMMIT = 128 * 1024
 """Bytes of the body of a commit: small enough to be read at once."""
 
-STATUS_WAIT_S = 2.0
-"""Seconds after which the status of a push is told even if it is about to change."""
+STATUS_WAIT_S = 0.5
+"""Seconds after which the status of a push is told even if it is about to change: well before a
+sender whose ``HttpTimeout`` is short gives us up."""
 
 _NUMBER = re.compile(r"[0-9]{1,20}\Z", re.ASCII)
 
@@ -72,8 +74,15 @@ class Lookup(TransfersResource):
         offered = request.getHeader(ACCEPTED_CODECS)
         codecs = read_codecs(map(str.strip, offered.split(","))) if offered is not None else None
         answer = messages.LookupAnswer(instances, self._originator, codecs)
-        reply: Reply = await self._threads.run(lambda: compact(answer.to_json()))
+        takes_packed = packed.PACKED in (request.getHeader("Accept") or "")
+        reply: Reply = await self._threads.run(lookup_reply, answer, takes_packed)
         return reply
+
+
+def lookup_reply(answer: messages.LookupAnswer, takes_packed: bool) -> Reply:
+    """The answer to a lookup. Takes long for many instances."""
+    body = packed.pack_lookup(answer) if takes_packed else None
+    return compact(answer.to_json()) if body is None else Reply(body, packed.PACKED)
 
 
 class SubmitPull(TransfersResource):
@@ -163,13 +172,21 @@ class Pushes(TransfersResource):
 
     async def post(self, request: StreamingRequest) -> Any:
         """Open a transaction."""
+        is_packed = request.getHeader("Content-Type") == packed.PACKED
+        parse = packed.parse_packed_push if is_packed else pushes.parse_push
         body, limits = await read_body(request), self._transactions.limits
-        push = await self._threads.run(pushes.parse_push, body, limits)
+        push = await self._threads.run(parse, body, limits)
         id_, already_stored = await self._transactions.open(push)
         opened = pushes.PushOpened(id_, f"/transfers/push/{id_}", None)
         if push.extension is not None:
             codecs = push.extension.codecs & OURS
-            opened = attrs.evolve(opened, already_stored=already_stored, codecs=codecs, awaits=True)
+            opened = attrs.evolve(
+                opened,
+                already_stored=already_stored,
+                codecs=codecs,
+                awaits=True,
+                abilities=ALL_ABILITIES,
+            )
         return pushes.push_opened_json(opened)
 
     def getChild(self, path: bytes, request: Request) -> Resource:
@@ -230,7 +247,7 @@ class PushCommit(TransfersResource):
     async def post(self, request: StreamingRequest) -> Any:
         """Verify and store all; the body counts for nothing, where it is not our extension."""
         after = pushes.parse_commit(await read_body(request, _LONGEST_COMMIT))
-        site = request.channel.site
+        site = request.site
         started = site.reactor.seconds()
         report = await self._transactions.commit(self._id, after or frozenset())
         site.measures.committed(request.login, RECEIVED, site.reactor.seconds() - started)
@@ -259,22 +276,27 @@ class PushBucket(TransfersResource):
     async def put(self, request: StreamingRequest) -> Any:
         """Take the bucket's body as it comes."""
         transactions = self._transactions
-        await transactions.get(self._id)
+        is_early = argument(request, "early") is not None
+        if is_early:
+            await transactions.expect(self._id)
+        transaction = await transactions.get(self._id)
         if not _NUMBER.match(self._number):
             raise UnknownResource(f"{self._number[:40]!r} is no number of a bucket")
+        if is_early:
+            transaction.check_unchanged(int(self._number))
         async with transactions.bodies.slot():
             await self._take(request)
         return {}
 
     async def _take(self, request: StreamingRequest) -> None:
-        transactions, site = self._transactions, request.channel.site
+        transactions, site = self._transactions, request.site
         started = self._clock.seconds()
         offset = size_argument(request, "offset")
         named = argument(request, "codec")
         codec = parse_codec(named, with_ours=True) if named is not None else None
         sink = await transactions.receive(self._id, int(self._number), offset, codec)
-        sink.limit(self._bandwidth.receiving(asked(request)))
         try:
+            sink.limit(self._bandwidth.receiving(asked(request)))
             await request.body.into(sink)
         except BaseException:
             sink.abort()

@@ -118,13 +118,9 @@ class LookupAnswer:
     def to_json(self) -> dict[str, Any]:
         """The value as it travels."""
         total = sum(instance.size for instance in self.instances)
-        added: dict[str, Any] = {}
-        if self.codecs is not None:
-            added["TxTransfers"] = {"Codecs": codec_names(self.codecs)}
-        return added | {
+        return lookup_head(self) | {
             "CountInstances": len(self.instances),
             "Instances": [instance_json(i) for i in self.instances],
-            "Originator": self.originator,
             "TotalSize": str(total),
             "TotalSizeMB": total // _MB,
         }
@@ -165,10 +161,15 @@ class _Codecs(msgspec.Struct):
     Codecs: list[str] = []
 
 
-class _Lookup(msgspec.Struct):
-    Instances: list[InstanceMessage]
+class LookupHead(msgspec.Struct, kw_only=True):
+    """The answer to a lookup, without its instances."""
+
     Originator: str
     TxTransfers: _Codecs | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Lookup(LookupHead, kw_only=True):
+    Instances: list[InstanceMessage]
 
 
 class OpenedMessage(msgspec.Struct):
@@ -270,9 +271,22 @@ def parse_transfer(body: bytes) -> TransferRequest:
 def parse_lookup_answer(body: bytes) -> LookupAnswer:
     """A peer's answer to ``/transfers/lookup``."""
     raw = decode(body, _Lookup)
-    added = _optional(raw.TxTransfers)
+    return lookup_answer(raw, read_instances(raw.Instances))
+
+
+def lookup_answer(head: LookupHead, instances: tuple[Instance, ...]) -> LookupAnswer:
+    """A peer's answer to a lookup, from its parts."""
+    added = _optional(head.TxTransfers)
     codecs = read_codecs(added.Codecs) if added is not None else None
-    return LookupAnswer(read_instances(raw.Instances), raw.Originator, codecs)
+    return LookupAnswer(instances, head.Originator, codecs)
+
+
+def lookup_head(answer: LookupAnswer) -> dict[str, Any]:
+    """Those members of an answer that do not grow with its instances."""
+    head: dict[str, Any] = {"Originator": answer.originator}
+    if answer.codecs is not None:
+        head["TxTransfers"] = {"Codecs": codec_names(answer.codecs)}
+    return head
 
 
 def parse_opened(body: bytes) -> tuple[str, str]:

@@ -12,6 +12,7 @@ import attrs
 import msgspec
 
 from ..errors import BadMessage
+from .abilities import NO_ABILITIES, Abilities, AbilitiesMessage, read_abilities
 from .codec import Codec, codec_names, parse_codec, read_codecs
 from .inflation import UNLIMITED, Inflation
 from .messages import (
@@ -97,6 +98,7 @@ class PushOpened:
         does not know the extension.
     :ivar codecs: of those that were offered, the ones that the receiver takes.
     :ivar awaits: whether a commit may name buckets that are still on their way.
+    :ivar abilities: what openings may be like that follow.
     """
 
     id: str
@@ -104,6 +106,7 @@ class PushOpened:
     already_stored: frozenset[int] | None
     codecs: frozenset[Codec] = frozenset()
     awaits: bool = False
+    abilities: Abilities = NO_ABILITIES
 
 
 class PushState(Enum):
@@ -160,7 +163,9 @@ class _Chunk(msgspec.Struct):
     Size: str
 
 
-class _Extension(msgspec.Struct):
+class ExtensionMessage(msgspec.Struct):
+    """What an opening has beside the protocol's members."""
+
     Key: str
     Delta: bool = False
     Codecs: list[str] = []
@@ -170,10 +175,10 @@ class _Push(msgspec.Struct):
     Instances: list[InstanceMessage]
     Buckets: list[list[_Chunk]]
     Compression: str
-    TxTransfers: _Extension | msgspec.UnsetType = msgspec.UNSET
+    TxTransfers: ExtensionMessage | msgspec.UnsetType = msgspec.UNSET
 
 
-class _Known(msgspec.Struct):
+class _Known(AbilitiesMessage, kw_only=True):
     AlreadyStored: list[list[int]]
     Codecs: list[str] = []
     Awaits: bool = False
@@ -209,22 +214,31 @@ def parse_push(body: bytes, limits: PushLimits | None = None) -> PushRequest:
     if limits is not None:
         limits.check(len(raw.Instances), len(raw.Buckets), sum(map(len, raw.Buckets)))
     compression = parse_codec(raw.Compression)
-    for number, bucket in enumerate(raw.Buckets):
-        if len(bucket) > MAX_CHUNKS_PER_BUCKET:
-            raise BadMessage(
-                f"Bucket {number} has {len(bucket)} chunks, more than {MAX_CHUNKS_PER_BUCKET}"
-            )
+    check_chunks([len(bucket) for bucket in raw.Buckets])
     instances = read_instances(raw.Instances)
     names = {instance.id: instance.id for instance in instances}  # one text, not one a chunk
     return PushRequest(
         instances,
         tuple(tuple(_chunk(chunk, names) for chunk in bucket) for bucket in raw.Buckets),
         compression,
-        _extension(raw.TxTransfers),
+        read_extension(raw.TxTransfers),
     )
 
 
-def _extension(raw: _Extension | msgspec.UnsetType) -> PushExtension | None:
+def check_chunks(lengths: Iterable[int]) -> None:
+    """Refuse a bucket of too many chunks.
+
+    :param lengths: of each bucket.
+    """
+    for number, length in enumerate(lengths):
+        if length > MAX_CHUNKS_PER_BUCKET:
+            raise BadMessage(
+                f"Bucket {number} has {length} chunks, more than {MAX_CHUNKS_PER_BUCKET}"
+            )
+
+
+def read_extension(raw: ExtensionMessage | msgspec.UnsetType) -> PushExtension | None:
+    """Check what an opening has beside the protocol's members."""
     if isinstance(raw, msgspec.UnsetType):
         return None
     if not is_transaction_id(raw.Key):
@@ -244,7 +258,14 @@ def parse_push_opened(body: bytes, instances: int) -> PushOpened:
     if isinstance(known, msgspec.UnsetType):
         return PushOpened(raw.ID, raw.Path, None)
     already = from_ranges(known.AlreadyStored, instances, "AlreadyStored")
-    return PushOpened(raw.ID, raw.Path, already, read_codecs(known.Codecs), known.Awaits)
+    return PushOpened(
+        raw.ID,
+        raw.Path,
+        already,
+        read_codecs(known.Codecs),
+        known.Awaits,
+        read_abilities(known),
+    )
 
 
 def push_opened_json(opened: PushOpened) -> dict[str, Any]:
@@ -254,6 +275,7 @@ def push_opened_json(opened: PushOpened) -> dict[str, Any]:
         answer["TxTransfers"] = {
             "AlreadyStored": to_ranges(opened.already_stored),
             "Awaits": opened.awaits,
+            **opened.abilities.to_json(),
         }
         if opened.codecs:
             answer["TxTransfers"]["Codecs"] = codec_names(opened.codecs)
@@ -312,13 +334,8 @@ def push_json(
     extension: PushExtension | None = None,
 ) -> bytes:
     """The body that opens a push transaction."""
-    added: dict[str, dict[str, Any]] = {}
-    if extension is not None:
-        added["TxTransfers"] = {"Key": extension.key, "Delta": extension.delta}
-        if extension.codecs:
-            added["TxTransfers"]["Codecs"] = codec_names(extension.codecs)
     return msgspec.json.encode(
-        added
+        extension_json(extension)
         | {
             "Buckets": [
                 [{"ID": c.id, "Offset": str(c.offset), "Size": str(c.size)} for c in bucket]
@@ -328,6 +345,16 @@ def push_json(
             "Instances": [instance_json(i) for i in instances],
         }
     )
+
+
+def extension_json(extension: PushExtension | None) -> dict[str, Any]:
+    """The member of an opening that is ours, if any."""
+    if extension is None:
+        return {}
+    told: dict[str, Any] = {"Key": extension.key, "Delta": extension.delta}
+    if extension.codecs:
+        told["Codecs"] = codec_names(extension.codecs)
+    return {"TxTransfers": told}
 
 
 def _chunk(raw: _Chunk, names: Mapping[str, str]) -> Chunk:

@@ -17,9 +17,10 @@ from twisted.python.failure import Failure
 
 from ...errors import BodyTooLarge, OrthancSilent, OrthancUnreachable, TransfersError
 from ...orthanc.answers import Head, Header, IReceiver, NoHttpError, Reading
-from ...orthanc.connection import TLS_ERRORS
+from ...orthanc.connection import OF_STORE
 from ...transfer.client import Stall, Stalled, innermost, why
 from ...transfer.streams import widen
+from ...transfer.trust import tls_problem
 from .headers import request_head
 
 _IDLE_S = 4.0
@@ -226,8 +227,8 @@ class Upstream:
             return OrthancSilent(f"{who}: {reason} Store.ProxyTimeout says how long to wait")
         if isinstance(inner, net.TimeoutError | net.TCPTimedOutError):
             return OrthancSilent(f"{who}: {reason} Check Store.Url")
-        if isinstance(inner, TLS_ERRORS):
-            reason = f"its certificate is not accepted ({inner}); check the keys Https… of Store"
+        if problem := tls_problem(inner, OF_STORE):
+            reason = problem
         if isinstance(inner, NoHttpError):
             reason = f"what answers there speaks no HTTP ({inner}); check Store.Url"
         return OrthancUnreachable(f"{who}: {reason}")

@@ -1,0 +1,67 @@
+"""The end of a push to a peer whose commit waits for the last buckets."""
+
+from twisted.internet.defer import CancelledError, Deferred
+
+from tests.transfer.test_push import BUCKETS, PushCase
+from txtransfers.errors import PeerRefused, PeerUnreachable
+from txtransfers.store.interfaces import Outcome
+
+COMMIT = "POST commit after"
+
+
+class EndTests(PushCase):
+    """The answer to the last bucket gets lost, or is late."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.peer.awaits = True
+        self.lost: Deferred[None] = Deferred()
+        real = self.peer.put_bucket
+
+        async def put(path: str, body: object, session: str) -> None:
+            await real(path, body, session)
+            if path.endswith("/2"):
+                await self.lost
+
+        self.peer.put_bucket = put  # type: ignore[method-assign]
+
+    def test_the_commit_is_asked_for_before(self) -> None:
+        self.peer.steps["answer to commit"] = [answer := Deferred()]
+        done = self.begin(push := self.push(threads=3))
+        self.assertNoResult(done)
+        answer.callback(None)
+        self.successResultOf(done)
+        self.assertEqual(sorted(["POST push", *BUCKETS, COMMIT]), sorted(self.peer.asked))
+        self.assertEqual([Outcome.STORED] * 3, list(push.outcomes()))
+        self.assertEqual(3, self.progress.buckets_done)
+        self.assertTrue(self.lost.called, "what the peer has is not waited for")
+        self.assert_arrived()
+        self.assert_nothing_held()
+
+    def test_no_answer_to_a_bucket_while_it_commits(self) -> None:
+        for error in (PeerUnreachable("no progress for 60 s"), PeerRefused("committing", 409)):
+            self.setUp()
+            self.peer.steps["answer to commit"] = [Deferred()]
+            done = self.begin(push := self.push(threads=3))
+            self.assertNoResult(done)
+            self.lost.errback(error)
+            self.successResultOf(done)
+            self.assertEqual("GET push", self.peer.asked[-1])
+            self.assertEqual([Outcome.STORED] * 3, list(push.outcomes()))
+            self.assert_nothing_held()
+
+    def test_another_refusal_is_one(self) -> None:
+        self.peer.steps["answer to commit"] = [Deferred()]
+        done = self.begin(self.push(threads=3))
+        self.lost.errback(PeerRefused("forbidden", 403))
+        self.failureResultOf(done, PeerRefused)
+        self.assert_nothing_held()
+
+    def test_a_pause_while_it_commits(self) -> None:
+        self.peer.steps["answer to commit"] = [Deferred()]
+        done = self.begin(self.push(threads=3))
+        done.cancel()
+        self.failureResultOf(done, CancelledError)
+        self.assert_nothing_held()
+        self.successResultOf(self.begin(self.push(threads=3)))
+        self.assert_arrived()

@@ -1,0 +1,50 @@
+"""What a daemon of ours takes beside the protocol, as it says where it describes its plugin."""
+
+from typing import Any
+
+import attrs
+import msgspec
+
+from .messages import decode
+
+
+@attrs.frozen
+class Abilities:
+    """What the opening of a push may be like (``docs/protocol.md``).
+
+    :ivar packed: it may come packed. :ivar early: buckets may come before it was answered.
+    """
+
+    packed: bool = False
+    early: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Members, as they travel."""
+        return {"Packed": self.packed, "Early": self.early}
+
+
+NO_ABILITIES = Abilities()
+ALL_ABILITIES = Abilities(packed=True, early=True)
+
+
+class AbilitiesMessage(msgspec.Struct):
+    """Abilities as they travel."""
+
+    Packed: bool = False
+    Early: bool = False
+
+
+class _Plugin(msgspec.Struct):
+    TxTransfers: AbilitiesMessage | msgspec.UnsetType = msgspec.UNSET
+
+
+def read_abilities(raw: AbilitiesMessage | msgspec.UnsetType) -> Abilities:
+    """Abilities from outside."""
+    if isinstance(raw, msgspec.UnsetType):
+        return NO_ABILITIES
+    return Abilities(raw.Packed, raw.Early)
+
+
+def parse_plugin(body: bytes) -> Abilities:
+    """A peer's answer to ``GET /plugins/transfers``."""
+    return read_abilities(decode(body, _Plugin).TxTransfers)
