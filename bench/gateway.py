@@ -39,7 +39,7 @@ Without any, the link's own rate allows 2.3 times at the most."""
 PLAIN_PEERS = "orthanc peers"
 WAYS = (("push", "none"), ("pull", "none"), ("push", "gzip"), ("push", "auto"), ("pull", "auto"))
 _PATIENCE_S = 24 * 3600
-_POLL_S = 0.02
+_POLL_S = 0.05
 _MEGABYTE = 2**20
 
 

@@ -4,6 +4,7 @@ Whatever can be wrong at the start is found before twistd goes to the background
 (:func:`makeService`), and ends it with a sentence: configuration, storage directory, port.
 """
 
+import gc
 import os
 import signal
 import socket
@@ -159,6 +160,8 @@ class Daemon(Service):
         made.certificates.start()
         self._listen_to_signals()
         self._supervision.start(self._open_the_door())
+        gc.collect()
+        gc.freeze()  # what is made by now stays: it need not be looked through again and again
 
     def _open_the_door(self) -> str:
         """Give the addresses."""

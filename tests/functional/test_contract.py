@@ -61,15 +61,21 @@ class WaitingAgent:
 class RealOrthancStoreTests(Suite, GatewayTestCase):
     """Each test has an Orthanc of its own, which is empty."""
 
+    by_sockets = False
+    """Whether it is asked by sockets in threads: here, in the one that there is."""
+
     def setUp(self) -> None:
         super().setUp()
         self.real = self.orthanc("A")
         self.addCleanup(self.kill, self.real)  # a stop takes seconds
         agent = WaitingAgent()
         threads = SynchronousThreads()
+        at_real = settings(url=self.real.url)
+        waiting_threads = threads if self.by_sockets else None
         rest = OrthancRest(
-            Clock(), threads, Agents(agent, agent), settings(url=self.real.url), _PATIENCE_S
+            Clock(), threads, Agents(agent, agent), at_real, _PATIENCE_S, waiting_threads
         )
+        self.addCleanup(lambda: Deferred.fromCoroutine(rest.close()))
         folder = os.path.abspath(self.mktemp())
         # Without reading ahead: what is deleted then is not found in a copy.
         self.store = OrthancStore(folder, rest, threads, Clock(), 2**30, ahead=0)
@@ -101,3 +107,9 @@ class CopyingRealOrthancStoreTests(RealOrthancStoreTests):
     def setUp(self) -> None:
         super().setUp()
         self.patch(reader, "SMALL", 0)
+
+
+class SocketRealOrthancStoreTests(RealOrthancStoreTests):
+    """The same by sockets."""
+
+    by_sockets = True

@@ -16,10 +16,10 @@ from txtransfers.errors import (
     OutOfRange,
     WrongLength,
 )
+from txtransfers.orthanc.answers import Head, NoHttpError, Reading
 from txtransfers.store.dicom import read_header
 from txtransfers.transfer.client import what_orthanc_says
 from txtransfers.web.caching import is_known
-from txtransfers.web.gateway.answers import Head, NoHttpError, Reading
 from txtransfers.web.gateway.headers import Client, handed_on, request_head
 from txtransfers.web.origins import is_foreign
 from txtransfers.wire import messages, packed, pushes

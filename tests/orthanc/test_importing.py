@@ -9,9 +9,10 @@ from tests.dicom_files import make
 from tests.orthanc.fake_orthanc import md5, refusal
 from tests.orthanc.harness import StoreTestCase
 from txtransfers import errors
+from txtransfers.orthanc.store import OrthancStore
 from txtransfers.store.dicom import Header
 from txtransfers.store.interfaces import Outcome, Piece
-from txtransfers.wire.plan import Instance
+from txtransfers.wire.plan import Chunk, Instance
 
 
 class _Killed(BaseException):
@@ -272,11 +273,49 @@ class CrashTests(StoreTestCase):
         folder = os.path.join(self.folder, "gateway", "instances")
         for number in (2, 3):
             (area,) = os.listdir(folder)
-            with open(os.path.join(folder, area, f"{number}.dcm"), "r+b") as file:
+            with open(os.path.join(folder, area, "all.dcm"), "r+b") as file:
+                file.seek(sum(map(len, self.files[:number])))
                 file.write(b"other bytes")
         self.restart()
         self.assertEqual(self.orthanc.files(), {self.old, self.other})
         self.assertEqual(self.store._journal.names(), ())
+
+    def test_what_an_older_release_has_staged(self) -> None:
+        """There each instance was in a file of its own."""
+        older = self.patch(OrthancStore, "keeps_files", True)
+        self.assertTrue(self.kill_at(2, overwrite=False))
+        older.restore()
+        (area,) = os.listdir(os.path.join(self.folder, "gateway", "instances"))
+        files = os.listdir(os.path.join(self.folder, "gateway", "instances", area))
+        self.assertIn("3.dcm", files)
+        self.assertNotIn("all.dcm", files)
+        self.restart()
+        self.assertEqual(self.orthanc.files(), {self.old, self.other, *self.files[1:]})
+        self.assertEqual(self.left(), [])
+
+    def test_what_was_damaged_comes_again(self) -> None:
+        incoming = self.receive(*self.files)
+        declared = incoming.instances
+        self.now(incoming.close())
+        (area,) = os.listdir(os.path.join(self.folder, "gateway", "instances"))
+        path = os.path.join(self.folder, "gateway", "instances", area, "all.dcm")
+        with open(path, "r+b") as file:
+            file.seek(len(self.files[0]) + 200)
+            file.write(b"other bytes")
+        incoming = self.now(self.store.reopen("one"))
+        plan = tuple((Chunk(one.id, 0, one.size),) for one in declared)
+        self.assertEqual(self.now(incoming.missing(plan)), (1,))
+        self.now(incoming.write([Piece(declared[1].id, 0, self.files[1])]))
+        self.now(incoming.commit())
+        self.assertEqual(self.orthanc.files(), set(self.files))
+
+    def test_a_staged_file_that_somebody_removes(self) -> None:
+        incoming = self.receive(*self.files[:3], ids=tuple(map(self.stand_in, range(4))))
+        (area,) = os.listdir(os.path.join(self.folder, "gateway", "instances"))
+        os.unlink(os.path.join(self.folder, "gateway", "instances", area, "all.dcm"))
+        error = self.fails(incoming.commit(), errors.StorageFailure)
+        self.assertIn("all.dcm", str(error))
+        self.assertEqual(self.orthanc.files(), set())
 
     def test_it_is_taken_back_where_what_was_held_is_gone(self) -> None:
         held = self.orthanc.put(self.files[3])

@@ -16,6 +16,7 @@ from txtransfers.store.archive import EmbeddedArchive
 from txtransfers.store.dicom import read_header
 from txtransfers.store.embedded import EmbeddedStore
 from txtransfers.store.interfaces import Outcome, Piece
+from txtransfers.store.places import Place
 from txtransfers.wire.messages import Level
 from txtransfers.wire.plan import Chunk, Instance
 
@@ -264,9 +265,9 @@ class RecoveryTests(ReceptionCase):
         reads: list[str] = []
         real = reception.md5_of
 
-        def md5_of(path: str, *more: Any) -> Any:
-            reads.append(path)
-            return real(path, *more)
+        def md5_of(place: Place, *more: Any) -> Any:
+            reads.append(place.path)
+            return real(place, *more)
 
         self.patch(reception, "md5_of", md5_of)
         return reads
@@ -313,10 +314,10 @@ class RecoveryTests(ReceptionCase):
         self.now(incoming.close())
         real = reception.md5_of
 
-        def md5_of(path: str, *more: Any) -> Any:
-            if path.endswith("/2.dcm"):
+        def md5_of(place: Place, *more: Any) -> Any:
+            if place.path.endswith("/2.dcm"):
                 raise errors.StorageFailure("a bad sector")
-            return real(path, *more)
+            return real(place, *more)
 
         self.patch(reception, "md5_of", md5_of)
         incoming = self.now(self.store.reopen(NAME))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txtransfers.errors import BadDicom, StorageFailure
+from txtransfers.store.places import Place
 from txtransfers.store.staging import Ranges, StagedFile
 from txtransfers.wire.plan import Instance
 
@@ -35,7 +36,7 @@ class StagedFileTests(SynchronousTestCase):
     def make(self, data: bytes = DATA, on_verified: Any = lambda _file, _size: "record") -> Any:
         path = os.path.abspath(self.mktemp())
         return StagedFile(
-            path, Instance("i", len(data), hashlib.md5(data).hexdigest()), on_verified
+            Place(path), Instance("i", len(data), hashlib.md5(data).hexdigest()), on_verified
         )
 
     @settings(max_examples=200)
@@ -58,7 +59,7 @@ class StagedFileTests(SynchronousTestCase):
         if whole_at_the_end:
             self.assertTrue(file.verified)
         if file.verified:
-            with open(file.path, "rb") as stored:
+            with open(file.place.path, "rb") as stored:
                 self.assertEqual(stored.read(), DATA)
             self.assertEqual(file.record, "record")
 
@@ -123,14 +124,14 @@ class StagedFileTests(SynchronousTestCase):
         self.assertFalse(file.verified)
         self.assertTrue(file.complete())
         self.assertTrue(file.verified)
-        self.assertEqual(os.path.getsize(file.path), 0)
+        self.assertEqual(os.path.getsize(file.place.path), 0)
 
     def test_a_lie_after_the_truth_changes_nothing(self) -> None:
         file = self.make()
         file.write(0, DATA)
         file.write(100, bytes(50))
         self.assertTrue(file.verified)
-        with open(file.path, "rb") as stored:
+        with open(file.place.path, "rb") as stored:
             self.assertEqual(stored.read(), DATA)
 
     def test_the_header_is_looked_at_once_with_all_bytes(self) -> None:
@@ -152,7 +153,7 @@ class StagedFileTests(SynchronousTestCase):
     def test_a_file_that_somebody_cut_is_found(self) -> None:
         file = self.make()
         file.write(2000, DATA[2000:])
-        os.truncate(file.path, 2500)
+        os.truncate(file.place.path, 2500)
         self.assertRaises(StorageFailure, file.write, 0, DATA[:2000])
 
     def test_many_threads(self) -> None:
@@ -191,14 +192,14 @@ class StagedFileTests(SynchronousTestCase):
             for thread in threads:
                 thread.join()
             self.assertTrue(file.complete())
-            with open(file.path, "rb") as stored:
+            with open(file.place.path, "rb") as stored:
                 self.assertEqual(hashlib.md5(stored.read()).hexdigest(), file.digest)
             if not file.verified:
                 for start, block in blocks:
                     file.write(start, block)
                 self.assertTrue(file.complete())
             self.assertTrue(file.verified)
-            with open(file.path, "rb") as stored:
+            with open(file.place.path, "rb") as stored:
                 self.assertEqual(stored.read(), DATA)
 
 
@@ -212,7 +213,9 @@ class HeaderReadTests(SynchronousTestCase):
             return "record"
 
         path = os.path.abspath(self.mktemp())
-        file = StagedFile(path, Instance("i", len(DATA), hashlib.md5(DATA).hexdigest()), look)
+        file = StagedFile(
+            Place(path), Instance("i", len(DATA), hashlib.md5(DATA).hexdigest()), look
+        )
         file.write(1000, DATA[1000:])
         self.assertRaises(StorageFailure, file.write, 0, DATA[:1000])
         self.assertFalse(file.verified)

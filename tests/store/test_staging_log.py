@@ -78,7 +78,7 @@ class LogTests(SynchronousTestCase):
                 self.assertIsNone(open_log(self.path))
 
     def test_of_another_release(self) -> None:
-        self.patch(staging_log, "_VERSION", 99)
+        self.patch(staging_log, "_SEPARATE", 99)
         self.assertIsNone(read_head(self.path))
         self.assertIsNone(open_log(self.path))
 

@@ -48,6 +48,8 @@ from .peers import make_gateway, make_peers
 
 _THREADS_BESIDE_COMMITS = 8
 _COMMITS_AT_ONCE = 4
+_THREADS_AT_ORTHANC = 32
+"""Those that may wait for an Orthanc: they are no others', which are never to wait for it."""
 _JOURNAL_FILE = "jobs.sqlite"
 
 _DIRECTIONS = {Direction.PUSH: PUSH, Direction.PULL: PULL}
@@ -77,6 +79,7 @@ class Assembly:
         self.threads = Threads(
             reactor, _THREADS_BESIDE_COMMITS + transfers.commit_threads_count * commits
         )
+        self._waiting_threads = Threads(reactor, _THREADS_AT_ORTHANC)
         self.certificates = Certificates(reactor, settings, contexts, self.threads)
         self.store = self._make_store()
         self.journal = self._make_journal()
@@ -168,7 +171,14 @@ class Assembly:
         agents = connect(self._reactor, settings.http_timeout, self.certificates.store)
         return OrthancStore(
             settings.storage_directory,
-            OrthancRest(self._reactor, self.threads, agents, settings.store, settings.http_timeout),
+            OrthancRest(
+                self._reactor,
+                self.threads,
+                agents,
+                settings.store,
+                settings.http_timeout,
+                self._waiting_threads,
+            ),
             self.threads,
             self._reactor,
             settings.store.cache_size,
@@ -223,9 +233,11 @@ class Assembly:
         if isinstance(self.journal, SqliteJournal):
             self.journal.start()
         self.threads.start()
+        self._waiting_threads.start()
 
     def close(self) -> None:
         """The opposite, when nothing uses them any more; blocking."""
+        self._waiting_threads.stop()
         self.threads.stop()
         if isinstance(self.journal, SqliteJournal):
             self.journal.stop()

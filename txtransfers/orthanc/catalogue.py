@@ -22,6 +22,8 @@ from .rest import OrthancRest
 
 _SLICE = 500
 """Instances that one request describes: some 200 KB of an answer."""
+_TOGETHER = 50
+"""MD5s that are asked for one after the other."""
 _AT_ONCE = 8
 """Requests at once to Orthanc's database, which it asks one after the other anyway."""
 _MOST_REMEMBERED = 50_000
@@ -113,7 +115,10 @@ class Catalogue:
             for known in found.values()
             if not known.md5 and (sizes is None or sizes[known.id] == known.size)
         ]
-        await run_all((partial(self._learn, known, found) for known in unknown), _AT_ONCE)
+        groups = [unknown[n : n + _TOGETHER] for n in range(0, len(unknown), _TOGETHER)]
+        await run_all((partial(self._learn, group, found) for group in groups), _AT_ONCE)
+        unread = [found[known.id] for known in unknown if not found[known.id].md5]
+        await run_all((partial(self._read, known, found) for known in unread), _AT_ONCE)
         return found
 
     async def describe(self, ids: Sequence[str]) -> dict[str, Known]:
@@ -161,36 +166,41 @@ class Catalogue:
             found[id_] = Known(id_, uuid, size, md5 if known_uuid == uuid and uuid else "")
         return more
 
-    async def _learn(self, known: Known, found: dict[str, Known]) -> None:
-        md5 = await self._ask_md5(known) if self._has_md5s else None
-        if md5 is None:
-            md5 = await self._read_md5(known)
-            if md5 is None:  # it is gone
-                del found[known.id]
-                return
-            if self._has_md5s:
-                self._has_md5s = False
-                log.warn(
-                    "{who} keeps no MD5 of instance {id}: each instance is read to know it. Set its"
-                    " StoreMD5ForAttachments to true, and restart this daemon",
-                    who=self._rest.who,
-                    id=known.id,
-                )
-        found[known.id] = attrs.evolve(known, md5=md5)
-        self.remember(known, md5)
+    async def _learn(self, group: Sequence[Known], found: dict[str, Known]) -> None:
+        """Ask for MD5s; those that Orthanc has not stay empty."""
+        if self._has_md5s:
+            paths = [f"/instances/{known.id}/attachments/dicom/md5" for known in group]
+            answers = await self._rest.get_each(paths, (200, 404))
+            for known, path, answer in zip(group, paths, answers, strict=True):
+                if answer.status == 200:
+                    self._take_md5(known, self._md5_in(answer.body, path), found)
 
-    async def _ask_md5(self, known: Known) -> str | None:
-        path = f"/instances/{known.id}/attachments/dicom/md5"
-        try:
-            answer = await self._rest.request("GET", path)
-        except UnknownResource:
-            return None
-        md5 = answer.body.decode("latin-1").strip().lower()
-        if not md5:
-            return None
-        if len(md5) != 32 or not set(md5) <= set("0123456789abcdef"):
+    def _md5_in(self, body: bytes, path: str) -> str:
+        md5 = body.decode("latin-1").strip().lower()
+        if md5 and (len(md5) != 32 or not set(md5) <= set("0123456789abcdef")):
             raise self._nonsense(path, "no MD5")
         return md5
+
+    def _take_md5(self, known: Known, md5: str, found: dict[str, Known]) -> None:
+        if md5:
+            found[known.id] = attrs.evolve(known, md5=md5)
+            self.remember(known, md5)
+
+    async def _read(self, known: Known, found: dict[str, Known]) -> None:
+        """Read an instance for its MD5."""
+        md5 = await self._read_md5(known)
+        if md5 is None:  # it is gone
+            del found[known.id]
+            return
+        if self._has_md5s:
+            self._has_md5s = False
+            log.warn(
+                "{who} keeps no MD5 of instance {id}: each instance is read to know it. Set its"
+                " StoreMD5ForAttachments to true, and restart this daemon",
+                who=self._rest.who,
+                id=known.id,
+            )
+        self._take_md5(known, md5, found)
 
     def remember(self, known: Known, md5: str) -> None:
         """The file that Orthanc has has that MD5."""

@@ -5,25 +5,23 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from twisted.web.iweb import IBodyProducer
-
 from ..disk import disk_error
 from ..errors import StorageFailure
 from ..threads import IThreads
-from ..transfer.client import Stall
-from ..transfer.streams import RequestBody, Sink
+from ..transfer.streams import Sink
 
 _SLICE = 2**20
 """Bytes of a file that are read at once: most instances have fewer."""
 
 
 class FileSlices:
-    """The slices of a file; see :class:`.streams.ISlices`. Opened at the first read."""
+    """The slices of a part of a file; see :class:`.streams.ISlices`. Opened at the first read."""
 
-    def __init__(self, threads: IThreads, path: str, size: int) -> None:
+    def __init__(self, threads: IThreads, path: str, size: int, start: int) -> None:
         self._threads = threads
         self._path = path
         self._size = size
+        self._start = start
         self._done = 0
 
     async def read(self) -> bytes:
@@ -31,7 +29,8 @@ class FileSlices:
         wanted = min(_SLICE, self._size - self._done)
         if not wanted:
             return b""
-        data: bytes = await self._threads.run(read_at, self._path, self._done, wanted)
+        offset = self._start + self._done
+        data: bytes = await self._threads.run(read_at, self._path, offset, wanted)
         if len(data) != wanted:
             raise StorageFailure(f"{self._path} was cut short by somebody else")
         self._done += wanted
@@ -39,15 +38,6 @@ class FileSlices:
 
     def close(self) -> None:
         """See :meth:`.streams.ISlices.close`: nothing is open between two reads."""
-
-
-def file_body(threads: IThreads, path: str, size: int) -> Callable[[Stall], IBodyProducer]:
-    """A body for each try of a request."""
-
-    def make(stall: Stall) -> IBodyProducer:
-        return RequestBody(size, FileSlices(threads, path, size), lambda _sent: stall.touch())
-
-    return make
 
 
 class Download:

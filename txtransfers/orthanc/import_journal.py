@@ -4,6 +4,7 @@ After a crash it tells which instances may have been added or replaced, and what
 whoever goes on completes it, or takes it back. Blocking, in threads of the pool.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 from enum import Enum
@@ -63,6 +64,10 @@ class Record:
     state: State
     folder: str
     entries: tuple[Entry, ...]
+
+    def kept_path(self, entry: Entry) -> str:
+        """The file that was there, while it is being replaced."""
+        return os.path.join(self.folder, f"{entry.position}.before")
 
 
 class ImportJournal:

@@ -50,7 +50,7 @@ class Importer:
         self._catalogue = catalogue
         self._journal = journal
         self._threads = threads
-        self._sender = Sender(rest, threads, at_once)
+        self._sender = Sender(rest, at_once)
         self.undoing = Undoing(rest, catalogue, journal, threads, self._sender, step)
         self._check_disk = check_disk
         self._step = step
@@ -144,7 +144,8 @@ class Importer:
                 else:
                     outcomes[position] = _left(now.md5 if now.size == row.size else "", row)
             first.setdefault(row.id, row.md5)
-        work = Work(name, record or Record(State.IMPORTING, folder, ()), outcomes)
+        record = record or Record(State.IMPORTING, folder, ())
+        work = Work(name, record, incoming.place, outcomes)
         if new:
             await self._keep(work, new, there)
             await self._threads.run(self._journal.begin, name, folder, new)
@@ -163,17 +164,19 @@ class Importer:
                 await self._threads.run(sync_file, folder)
 
     async def _keep_one(self, work: Work, entry: Entry) -> None:
+        kept = work.record.kept_path(entry)
+
         async def fetch() -> str:
-            file = await self._threads.run(make_file, work.kept_path(entry))
+            file = await self._threads.run(make_file, kept)
             try:
-                download = Download(self._threads, file, work.kept_path(entry), lambda _n: None)
+                download = Download(self._threads, file, kept, lambda _n: None)
                 await self._rest.fetch(f"/instances/{entry.id}/file", download.sink)
                 return download.md5
             finally:
                 os.close(file)
 
         entry.before = await self._rest.retrying(fetch)
-        await self._threads.run(sync_file, work.kept_path(entry))
+        await self._threads.run(sync_file, kept)
 
     async def _import(self, work: Work, entry: Entry) -> None:
         try:

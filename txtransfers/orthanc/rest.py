@@ -5,18 +5,13 @@ Time limits mean *no progress for so long*. Used by the other modules of this ro
 """
 
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from functools import partial
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
-import attrs
 import msgspec
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 from twisted.web._newclient import ParseError
-from twisted.web.client import RequestTransmissionFailed, ResponseNeverReceived
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IBodyProducer
 
 from ..config import OrthancSettings
 from ..errors import (
@@ -29,11 +24,13 @@ from ..errors import (
     UnknownResource,
 )
 from ..threads import IThreads
-from ..transfer.client import Stall, deliver, innermost, what_orthanc_says, why
+from ..transfer.client import innermost, what_orthanc_says, why
 from ..transfer.retries import with_retries
-from ..transfer.streams import MemorySlices, RequestBody, Sink, collecting_sink
+from ..transfer.streams import Sink
 from ..transfer.trust import tls_problem
 from .connection import OF_STORE, Agents
+from .exchanges import AgentExchanges, Answer, FileBody, IExchanges, NoAnswer, Question
+from .sockets import SocketExchanges
 
 T = TypeVar("T")
 
@@ -41,7 +38,6 @@ _MAX_ANSWER = 64 * 2**20
 """Bytes of a JSON answer: a series of half a million instances."""
 _SMALL_ANSWER = 4096
 """One that is parsed sooner than a thread could be told to."""
-_ERROR_SIZE = 64 * 1024
 _RETRIES = 5
 """Of one request that found Orthanc busy, restarting or unreachable: half a minute in all."""
 
@@ -57,21 +53,6 @@ _LOCKED = 24
 """Orthanc's codes: CannotWriteFile (of a full disk, too), FullStorage, SQLite's,
 BadFileFormat, DatabaseUnavailable."""
 
-Make = Callable[[Stall], IBodyProducer]
-
-
-@attrs.frozen
-class Answer:
-    """An answer: its status, its body where that was asked for, its headers."""
-
-    status: int
-    body: bytes
-    headers: Headers
-
-    def header(self, name: str) -> str:
-        """The first of that name; empty where there is none."""
-        return (self.headers.getRawHeaders(name) or [""])[0]
-
 
 class OrthancRest:
     """See the module."""
@@ -83,19 +64,25 @@ class OrthancRest:
         agents: Agents,
         settings: OrthancSettings,
         http_timeout: float,
+        waiting_threads: IThreads | None = None,
     ) -> None:
-        """:param http_timeout: seconds without progress, where the store has no ``Timeout``."""
+        """:param http_timeout: seconds without progress, where the store has no ``Timeout``.
+
+        :param waiting_threads: those that may wait for Orthanc; None where none may.
+        """
         self.threads = threads
         self.url = settings.url.rstrip("/")
         self.username = settings.username
         self._clock = clock
-        self._timeout = settings.timeout or http_timeout
-        self._agents = agents
+        timeout = settings.timeout or http_timeout
         headers = dict(settings.headers)
         if settings.username:
             pair = f"{settings.username}:{settings.password}".encode()
             headers["Authorization"] = f"Basic {b64encode(pair).decode()}"
-        self._headers = headers
+        self._streams = AgentExchanges(clock, threads, agents, self.url, headers, timeout)
+        self._exchanges: IExchanges = self._streams
+        if waiting_threads is not None and self.url.lower().startswith("http:"):
+            self._exchanges = SocketExchanges(waiting_threads, self.url, headers, timeout)
 
     @property
     def who(self) -> str:
@@ -103,8 +90,9 @@ class OrthancRest:
         return f"Orthanc ({self.url}/)"
 
     async def close(self) -> None:
-        """Close the idle connections."""
-        await self._agents.close()
+        """Close the connections."""
+        await self._exchanges.close()
+        await self._streams.close()
 
     async def retrying(self, request: Callable[[], Awaitable[T]]) -> T:
         """Call ``request`` until Orthanc is there, at most a few times."""
@@ -117,24 +105,19 @@ class OrthancRest:
         return await self._parse(await self.request("GET", path), path)
 
     async def post_json(self, path: str, value: Any) -> Any:
-        """What Orthanc answers to a JSON value."""
-        body = await self.threads.run(msgspec.json.encode, value)
+        """What Orthanc answers to a JSON value, which is a small one."""
+        body = msgspec.json.encode(value)
+        return await self._parse(await self.request("POST", path, body), path)
 
-        def make(stall: Stall) -> IBodyProducer:
-            return RequestBody(len(body), MemorySlices([body]), lambda _size: stall.touch())
+    async def upload(self, file: FileBody, on_again: Callable[[], None]) -> Any:
+        """``POST /instances`` with a DICOM file: what Orthanc says became of it.
 
-        answer = await self.request("POST", path, make)
-        return await self._parse(answer, path)
-
-    async def upload(self, make: Make, size: int, on_again: Callable[[], None]) -> Any:
-        """``POST /instances`` with a DICOM file of ``size``: what Orthanc says became of it.
-
-        :param on_again: called when it is sent once more, though Orthanc may have got it.
+        :param on_again: see :meth:`request`.
         """
         headers = {"Content-Type": "application/dicom"}
-        patience = size / _SLOWEST_STORING
+        patience = file.size / _SLOWEST_STORING
         answer = await self.request(
-            "POST", "/instances", make, headers, on_again=on_again, patience=patience
+            "POST", "/instances", file, headers, on_again=on_again, patience=patience
         )
         return await self._parse(answer, "/instances")
 
@@ -146,7 +129,13 @@ class OrthancRest:
         self, path: str, sink: Sink, headers: Mapping[str, str] | None = None
     ) -> Answer:
         """The body of what is at ``path`` into ``sink``; returns when the sink has it all."""
-        return await self.request("GET", path, headers=headers, accepted=(200, 206), sink=sink)
+        question = Question("GET", path, headers=headers or {}, accepted=(200, 206))
+
+        async def ask(_questions: Sequence[Question], is_fresh: bool) -> Sequence[Answer]:
+            return [await self._streams.fetch(question, sink, is_fresh)]
+
+        (answer,) = await self._ask([question], ask)
+        return answer
 
     async def _parse(self, answer: Answer, path: str) -> Any:
         try:
@@ -165,71 +154,48 @@ class OrthancRest:
         self,
         method: str,
         path: str,
-        make: Make | None = None,
+        body: bytes | FileBody | None = None,
         headers: Mapping[str, str] | None = None,
         accepted: Collection[int] = (200,),
-        sink: Sink | None = None,
         on_again: Callable[[], None] = lambda: None,
         patience: float = 0.0,
+        limit: int = _MAX_ANSWER,
     ) -> Answer:
-        """One request; if a warm connection turns out to be gone, once more on a new one.
+        """One request, and its whole answer.
 
+        :param on_again: called when it is sent once more, though Orthanc may have got it.
         :param patience: further seconds that may pass without progress.
+        :param limit: bytes that the answer may have.
         """
-        ask = partial(
-            self._try,
-            method=method,
-            path=path,
-            make=make,
-            headers=headers,
-            accepted=accepted,
-            sink=sink,
-            patience=patience,
-        )
-        try:
-            return await ask(self._agents.warm)
-        except (ResponseNeverReceived, RequestTransmissionFailed) as error:
-            if sink is not None and sink.taken:
-                self._explain(error, method, path)
-            on_again()
-        except Exception as error:
-            self._explain(error, method, path)
-        try:
-            return await ask(self._agents.fresh)
-        except Exception as error:
-            self._explain(error, method, path)
-
-    async def _try(
-        self,
-        agent: IAgent,
-        method: str,
-        path: str,
-        make: Make | None,
-        headers: Mapping[str, str] | None,
-        accepted: Collection[int],
-        sink: Sink | None,
-        patience: float,
-    ) -> Answer:
-        stall = Stall(self._clock, self._timeout + patience)
-        named = {**self._headers, **(headers or {})}
-        response: Any = await stall.watch(
-            agent.request(
-                method.encode(),
-                (self.url + path).encode("ascii"),
-                Headers({name: [text] for name, text in named.items()}),
-                make(stall) if make is not None else None,
-            )
-        )
-        if response.code in accepted and sink is not None:
-            await deliver(response, sink, stall, _ignore)
-            return Answer(response.code, b"", response.headers)
-        limit = _MAX_ANSWER if response.code in accepted else _ERROR_SIZE
-        collector, parts = collecting_sink(limit)
-        await deliver(response, collector, stall, _ignore)
-        answer = Answer(response.code, b"".join(parts), response.headers)
-        if response.code not in accepted:
-            self._refuse(answer, method, path)
+        question = Question(method, path, body, headers or {}, accepted, limit, patience)
+        (answer,) = await self._ask([question], self._exchanges.ask, on_again)
         return answer
+
+    async def get_each(self, paths: Sequence[str], accepted: Collection[int]) -> Sequence[Answer]:
+        """What is at ``paths``, small things, one after the other on one connection."""
+        questions = [Question("GET", path, accepted=accepted, limit=_MAX_ANSWER) for path in paths]
+        return await self._ask(questions, self._exchanges.ask)
+
+    async def _ask(
+        self,
+        questions: Sequence[Question],
+        ask: Callable[[Sequence[Question], bool], Awaitable[Sequence[Answer]]],
+        on_again: Callable[[], None] = lambda: None,
+    ) -> Sequence[Answer]:
+        """Ask; if a warm connection turns out to be gone, once more on a new one."""
+        first = questions[0]
+        try:
+            try:
+                answers = await ask(questions, False)
+            except NoAnswer:
+                on_again()
+                answers = await ask(questions, True)
+        except Exception as error:
+            self._explain(error, first.method, first.path)
+        for question, answer in zip(questions, answers, strict=True):
+            if answer.status not in question.accepted:
+                self._refuse(answer, question.method, question.path)
+        return answers
 
     def _refuse(self, answer: Answer, method: str, path: str) -> NoReturn:
         code, reason = what_orthanc_says(answer.body) or (0, "")
@@ -253,12 +219,14 @@ class OrthancRest:
             raise StorageFailure(f"{text}{said}: its database fails, as on a full disk")
         raise StorageFailure(f"{text}{said}: its log may tell more")
 
-    def _explain(self, error: Exception, method: str, path: str) -> NoReturn:
+    def _explain(self, error: BaseException, method: str, path: str) -> NoReturn:
         """Raise ``error`` as the store's word for it."""
         if isinstance(error, BodyTooLarge):
             raise StorageFailure(f"{self.who}, {method} {path[:120]}: {error}") from error
         if isinstance(error, TransfersError | CancelledError):
             raise error
+        if isinstance(error, NoAnswer) and error.__cause__ is not None:
+            error = error.__cause__
         inner = innermost(error)
         if isinstance(inner, TransfersError):
             raise inner from error
@@ -272,7 +240,3 @@ class OrthancRest:
             ) from error
         reason = why(inner, "its host name cannot be resolved; check Url under Store")
         raise StoreUnavailable(f"{what}: {reason}") from error
-
-
-def _ignore(_left: int) -> None:
-    pass

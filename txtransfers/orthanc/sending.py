@@ -1,6 +1,5 @@
 """Files on their way into Orthanc: what is sent, and what it says became of each."""
 
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -11,9 +10,9 @@ from twisted.logger import Logger
 
 from .. import errors
 from ..store.interfaces import Outcome
-from ..threads import IThreads
+from ..store.places import Place
 from ..wire.identifiers import is_identifier
-from .files import file_body
+from .exchanges import FileBody
 from .import_journal import Entry, Record
 from .rest import OrthancRest
 
@@ -32,29 +31,27 @@ log = Logger()
 class Work:
     """One import under way.
 
-    :ivar outcomes: by position, as far as they are decided.
+    :ivar place: where the file of a position is. :ivar outcomes: by position, as far as they are
+        decided.
     """
 
     name: str
     record: Record
-    outcomes: dict[int, Outcome]
+    place: Callable[[int], Place]
+    outcomes: dict[int, Outcome] = attrs.Factory(dict)
 
-    def path(self, entry: Entry) -> str:
-        """The file that is sent."""
-        return os.path.join(self.record.folder, f"{entry.position}.dcm")
-
-    def kept_path(self, entry: Entry) -> str:
-        """The file that was there, while it is being replaced."""
-        return os.path.join(self.record.folder, f"{entry.position}.before")
+    def body(self, entry: Entry) -> FileBody:
+        """What is sent."""
+        place = self.place(entry.position)
+        return FileBody(place.path, entry.size, place.start)
 
 
 class Sender:
     """Sends files to Orthanc."""
 
-    def __init__(self, rest: OrthancRest, threads: IThreads, at_once: int) -> None:
+    def __init__(self, rest: OrthancRest, at_once: int) -> None:
         """:param at_once: ``CommitThreadsCount``."""
         self._rest = rest
-        self._threads = threads
         self._at_once = at_once
 
     async def each(self, entries: Sequence[Entry], do: Callable[[Entry], Any]) -> None:
@@ -81,7 +78,7 @@ class Sender:
         again = [entry.is_sent]
         entry.is_sent = True
         on_again = partial(again.append, True)
-        status, id_ = await self.send(work.path(entry), entry.size, on_again)
+        status, id_ = await self.send(work.body(entry), on_again)
         if id_ != entry.id:
             log.warn(
                 "{who} stored instance {id} as {other}: something there changes what it receives",
@@ -93,10 +90,10 @@ class Sender:
         return SENT_AGAIN if any(again) and status == ALREADY_STORED else status
 
     async def send(
-        self, path: str, size: int, on_again: Callable[[], None] = lambda: None
+        self, body: FileBody, on_again: Callable[[], None] = lambda: None
     ) -> tuple[str, str]:
         """Send a file; gives the status and the identifier that Orthanc tells."""
-        told = await self._rest.upload(file_body(self._threads, path, size), size, on_again)
+        told = await self._rest.upload(body, on_again)
         status = told.get("Status") if isinstance(told, dict) else None
         if status == "FilteredOut":
             raise errors.StorageFailure(

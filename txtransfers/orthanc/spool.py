@@ -19,13 +19,13 @@ from twisted.python.failure import Failure
 
 from ..disk import disk_error
 from ..errors import (
+    BodyTooLarge,
     SourceChanged,
     StorageFailure,
     TransfersError,
     UnknownResource,
 )
 from ..transfer.slots import Slots
-from ..transfer.streams import collecting_sink
 from ..waiters import Waiters
 from .catalogue import Known
 from .files import Download, make_file, read_at
@@ -203,22 +203,21 @@ async def fetch_small(rest: OrthancRest, fetching: Slots, known: Known) -> bytes
 
 
 async def _fetch_small(rest: OrthancRest, known: Known) -> bytes:
-    sink, parts = collecting_sink(known.size)
+    path = f"/instances/{known.id}/attachments/dicom/data"
     try:
-        answer = await rest.fetch(f"/instances/{known.id}/attachments/dicom/data", sink)
+        answer = await rest.request("GET", path, limit=known.size)
     except UnknownResource:
         raise deleted(rest, known) from None
-    except StorageFailure:
-        if sink.taken > known.size:
+    except StorageFailure as error:
+        if isinstance(error.__cause__, BodyTooLarge):
             raise changed(rest, known) from None
         raise
     told = md5_of_tag(answer.header("ETag"))
-    data = b"".join(parts)
     if known.md5 and not told:
-        told = await rest.threads.run(_md5, data)
-    if len(data) != known.size or (known.md5 and told != known.md5):
+        told = await rest.threads.run(_md5, answer.body)
+    if len(answer.body) != known.size or (known.md5 and told != known.md5):
         raise changed(rest, known)
-    return data
+    return answer.body
 
 
 def md5_of_tag(tag: str) -> str:

@@ -10,9 +10,10 @@ from functools import partial
 from .. import errors
 from ..threads import IThreads
 from .catalogue import Catalogue, Known
+from .exchanges import FileBody
 from .import_journal import Entry, ImportJournal, Record, State
 from .rest import OrthancRest
-from .sending import Sender, Work
+from .sending import Sender
 
 
 class Undoing:
@@ -43,18 +44,17 @@ class Undoing:
         if record.state is State.IMPORTING:
             record.state = State.TAKING_BACK
             await self._threads.run(self._journal.set_state, name, record.state)
-        work = Work(name, record, {})
         sent = [entry for entry in record.entries if entry.is_sent and not entry.is_foreign]
         there = await self._rest.retrying(
             lambda: self._catalogue.find([entry.id for entry in sent])
         )
-        await self._sender.each(sent, lambda entry: self._undo(work, entry, there.get(entry.id)))
+        await self._sender.each(sent, lambda entry: self._undo(record, entry, there.get(entry.id)))
         for entry in record.entries:
             entry.is_sent = entry.is_ours = False
         self._step("taken back")
-        await self._threads.run(self._forget, work)
+        await self._threads.run(self._forget, name, record)
 
-    async def _undo(self, work: Work, entry: Entry, now: Known | None) -> None:
+    async def _undo(self, record: Record, entry: Entry, now: Known | None) -> None:
         if entry.before is None:
             if entry.is_ours or (now is not None and now.md5 == entry.md5):
                 added = f"/instances/{entry.stored_as or entry.id}"
@@ -63,7 +63,7 @@ class Undoing:
         path = f"/instances/{entry.id}"
         if now is not None and now.md5 == entry.before:
             return
-        kept = work.kept_path(entry)
+        kept = record.kept_path(entry)
         try:
             size = await self._threads.run(os.path.getsize, kept)
         except OSError:
@@ -73,7 +73,7 @@ class Undoing:
             ) from None
         if now is not None:
             await self._rest.retrying(lambda: self._rest.delete(path))
-        await self._rest.retrying(partial(self._sender.send, kept, size))
+        await self._rest.retrying(partial(self._sender.send, FileBody(kept, size)))
         restored = (await self._catalogue.find([entry.id])).get(entry.id)
         if restored is None or restored.md5 != entry.before:
             raise errors.StorageFailure(
@@ -81,8 +81,8 @@ class Undoing:
                 f" is in {kept}"
             )
 
-    def _forget(self, work: Work) -> None:
-        self._journal.end(work.name)
-        for entry in work.record.entries:
-            if entry.before is not None and os.path.exists(work.kept_path(entry)):
-                os.unlink(work.kept_path(entry))
+    def _forget(self, name: str, record: Record) -> None:
+        self._journal.end(name)
+        for entry in record.entries:
+            if entry.before is not None and os.path.exists(record.kept_path(entry)):
+                os.unlink(record.kept_path(entry))

@@ -36,7 +36,12 @@ _TRANSFER_SYNTAX = 0x00020010
 _ITEM = 0xFFFEE000
 _END_OF_ITEM = 0xFFFEE00D
 _END_OF_SEQUENCE = 0xFFFEE0DD
+_ITEMS = frozenset({_ITEM, _END_OF_ITEM, _END_OF_SEQUENCE})
 _HEAD = 8
+_LITTLE, _BIG = (
+    tuple(struct.Struct(order + form).unpack for form in ("HH2sH", "L", "HHL")) for order in "<>"
+)
+"""What reads a head that has a VR, its long length, and a head that has none."""
 
 _LAST_OF_META = 0x0002FFFF
 _LONG_VRS = frozenset(vr.encode() for vr in EXPLICIT_VR_LENGTH_32)
@@ -102,7 +107,7 @@ class Window(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         """Read ``size`` bytes, fewer at the end."""
-        data = self._file.read(self._room if size < 0 else min(size, self._room))
+        data = self._file.read(size if 0 <= size <= self._room else self._room)
         self._room -= len(data)
         return data
 
@@ -123,13 +128,12 @@ def read_elements(
     Nothing is kept of what is passed over: memory does not grow with the header.
     """
     while True:
-        start = data.tell()
         head = _read_head(data, implicit, little)
         if head is None or head[0] == _END_OF_ITEM:
             return
-        tag, vr, length = head
+        tag, vr, length, size = head
         if tag > last:
-            data.seek(start)
+            data.seek(-size, io.SEEK_CUR)
             return
         if length == _UNDEFINED_LENGTH:
             _pass_over_items(data, implicit or vr == "UN", little)
@@ -146,23 +150,25 @@ def read_elements(
             yield Element(tag, vr, value)
 
 
-def _read_head(data: Window, implicit: bool, little: bool) -> tuple[int, str | None, int] | None:
-    """Tag, VR and length of the next element or item; None at the end of the file."""
+def _read_head(
+    data: Window, implicit: bool, little: bool
+) -> tuple[int, str | None, int, int] | None:
+    """Tag, VR and length of the next element or item, and its own; None at the end of the file."""
     head = data.read(_HEAD)
     if len(head) < _HEAD:
         return None
-    order = "<" if little else ">"
-    group, number, length = struct.unpack(f"{order}HHL", head)
+    tag_and_short, long, tag_and_long = _LITTLE if little else _BIG
+    group, number, vr, length = tag_and_short(head)
     tag = group << 16 | number
-    vr = head[4:6]
-    if implicit or tag in (_ITEM, _END_OF_ITEM, _END_OF_SEQUENCE) or not b"AA" <= vr <= b"ZZ":
-        return tag, None, length  # writers are known that leave out VRs here and there
+    if implicit or tag in _ITEMS or not b"AA" <= vr <= b"ZZ":
+        # Writers are known that leave out VRs here and there.
+        return tag, None, tag_and_long(head)[2], _HEAD
     if vr not in _LONG_VRS:
-        return tag, vr.decode("latin-1"), struct.unpack(f"{order}H", head[6:])[0]
+        return tag, vr.decode("latin-1"), length, _HEAD
     more = data.read(4)
     if len(more) < 4:
         return None
-    return tag, vr.decode("latin-1"), struct.unpack(f"{order}L", more)[0]
+    return tag, vr.decode("latin-1"), long(more)[0], _HEAD + 4
 
 
 def _pass_over_items(data: Window, implicit: bool, little: bool) -> None:
@@ -172,7 +178,7 @@ def _pass_over_items(data: Window, implicit: bool, little: bool) -> None:
         head = _read_head(data, encodings[-1], little)
         if head is None:
             return
-        tag, vr, length = head
+        tag, vr, length, _size = head
         if tag in (_END_OF_ITEM, _END_OF_SEQUENCE):
             encodings.pop()
         elif length == _UNDEFINED_LENGTH:

@@ -10,6 +10,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from isal import isal_zlib
@@ -25,9 +26,10 @@ from ..wire.plan import Bucket, Chunk, Instance, Plan
 from . import index
 from .dicom import read_header
 from .interfaces import CommitReport, IIncoming, Piece
+from .places import Place
 from .recovery import Found, StoppedError, claims_by_instance, md5_of, right_ranges
 from .staging import StagedFile
-from .staging_log import Claim, Contents, Head, StagingLog, file_name
+from .staging_log import SHARED_NAME, Claim, Contents, Head, StagingLog, file_name
 from .steps import Step
 
 if TYPE_CHECKING:
@@ -55,6 +57,9 @@ class StagedIncoming:
         self._head: Head = contents.head
         self._log = staging_log
         self._positions = {instance.id: n for n, instance in enumerate(self.instances)}
+        self._starts: Sequence[int] = ()
+        if self._head.is_shared:
+            self._starts = tuple(accumulate((i.size for i in self.instances), initial=0))
         self._maker = index.RowMaker()
         self._lock = threading.Lock()
         self._deciding = False
@@ -118,13 +123,18 @@ class StagedIncoming:
                 file = self._files[position] = self._new_file(position)
             return file
 
-    def _path(self, position: int) -> str:
-        return os.path.join(self._store.path(self._head.path), file_name(position))
+    def place(self, position: int) -> Place:
+        """Where the bytes of an instance are."""
+        folder = self._store.path(self._head.path)
+        if self._head.is_shared:
+            path = os.path.join(folder, SHARED_NAME)
+            return Place(path, self._starts[position], is_shared=True)
+        return Place(os.path.join(folder, file_name(position)))
 
     def _new_file(self, position: int) -> StagedFile:
         instance = self.instances[position]
         record = _record(self._maker, self._head.folder, file_name(position), instance)
-        return StagedFile(self._path(position), instance, record)
+        return StagedFile(self.place(position), instance, record)
 
     def _note(self, claims: Sequence[Claim], verified: Sequence[tuple[int, StagedFile]]) -> None:
         """Tell the log; only what it knows of counts as verified."""
@@ -144,11 +154,17 @@ class StagedIncoming:
         if self._released:  # the files are somebody else's
             return
         with self._lock:
+            written = self.instances[position].size if self._verified[position] else 0
             self._verified[position] = self._synced[position] = 0
-            self._files.pop(position, None)
+            file = self._files.pop(position, None)
+        place = self.place(position)
+        if place.is_shared:  # what comes again is written over it
+            written = file.written if file is not None else written
+            self._store.space.wrote(self.name, -written)
+            return
         with contextlib.suppress(OSError):
-            size = os.stat(self._path(position)).st_size
-            os.unlink(self._path(position))
+            size = os.stat(place.path).st_size
+            os.unlink(place.path)
             self._store.space.wrote(self.name, -size)
 
     def _sync_soon(self, _result: None) -> None:
@@ -178,7 +194,7 @@ class StagedIncoming:
             except IndexError:
                 return
             try:
-                sync_file(self._path(position))
+                sync_file(self.place(position).path)
                 self._synced[position] = 1
             except errors.TransfersError as error:
                 # The system tells once of bytes that it could not write.
@@ -219,12 +235,11 @@ class StagedIncoming:
         found = self._found.get(position)
         if found is None or self._is_stopped():
             return
-        path = self._path(position)
         with found.lock:
             if found.checked:
                 return
             try:
-                self._compare(position, found, path)
+                self._compare(position, found)
             except StoppedError:
                 return
             except errors.StorageFailure as error:
@@ -234,13 +249,13 @@ class StagedIncoming:
         self._found.pop(position, None)
         self._store.step(Step.RECOVERED)
 
-    def _compare(self, position: int, found: Found, path: str) -> None:
-        expected = self.instances[position].md5
-        if found.has_row and md5_of(path, self._is_stopped) == expected:
+    def _compare(self, position: int, found: Found) -> None:
+        instance, place = self.instances[position], self.place(position)
+        if found.has_row and md5_of(place, instance.size, self._is_stopped) == instance.md5:
             with self._lock:
                 self._verified[position] = 1
             return
-        ranges = right_ranges(path, found.claims, self._is_stopped)
+        ranges = right_ranges(place, found.claims, self._is_stopped)
         if not ranges:
             return
         file = self._new_file(position)
@@ -363,7 +378,7 @@ class StagedIncoming:
     def _sync(self, position: int) -> None:
         if self._store.keeps_files:
             try:
-                sync_file(self._path(position))
+                sync_file(self.place(position).path)
             except errors.TransfersError:
                 self._lose(position)
                 raise

@@ -1,7 +1,6 @@
 """What a log claims of staged files, compared with what is on the disk. Blocking."""
 
 import hashlib
-import os
 import threading
 from collections.abc import Callable, Iterable
 
@@ -9,6 +8,7 @@ import attrs
 from isal import isal_zlib
 
 from ..disk import disk_error
+from .places import Place
 from .staging_log import Claim, Contents
 
 _BLOCK = 2**20
@@ -36,21 +36,21 @@ class StoppedError(Exception):
     """Nobody wants to know any more."""
 
 
-def md5_of(path: str, is_stopped: Callable[[], bool]) -> str | None:
-    """Of a file; None if it is not there.
+def md5_of(place: Place, size: int, is_stopped: Callable[[], bool]) -> str | None:
+    """Of what is at a place; None if it is not there.
 
     :raises StoppedError: as soon as ``is_stopped``.
     """
     digest = hashlib.md5(usedforsecurity=False)
     try:
-        with open(path, "rb", buffering=0) as file:
+        with place.open(size) as file:
             while block := file.read(_BLOCK):
                 _stop_if(is_stopped)
                 digest.update(block)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise disk_error(error, path) from error
+        raise disk_error(error, place.path) from error
     return digest.hexdigest()
 
 
@@ -60,23 +60,22 @@ def _stop_if(is_stopped: Callable[[], bool]) -> None:
 
 
 def right_ranges(
-    path: str, claims: Iterable[Claim], is_stopped: Callable[[], bool]
+    place: Place, claims: Iterable[Claim], is_stopped: Callable[[], bool]
 ) -> list[tuple[int, int]]:
-    """The ranges of a file that are still what was written there.
+    """The ranges of an instance that are still what was written there.
 
     :raises StoppedError: as soon as ``is_stopped``.
     """
     last = {(claim.offset, claim.size): claim.crc for claim in claims}
     ranges = []
     try:
-        with open(path, "rb", buffering=0) as file:
-            for (offset, size), crc in last.items():
-                _stop_if(is_stopped)
-                block = os.pread(file.fileno(), size, offset)
-                if len(block) == size and isal_zlib.crc32(block) == crc:
-                    ranges.append((offset, offset + size))
+        for (offset, size), crc in last.items():
+            _stop_if(is_stopped)
+            block = place.read(offset, size)
+            if len(block) == size and isal_zlib.crc32(block) == crc:
+                ranges.append((offset, offset + size))
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise disk_error(error, path) from error
+        raise disk_error(error, place.path) from error
     return ranges

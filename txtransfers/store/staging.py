@@ -6,7 +6,6 @@ at the end only (:meth:`StagedFile.complete`), so that bytes that come twice cos
 """
 
 import hashlib
-import os
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
@@ -18,6 +17,7 @@ import attrs
 from ..disk import disk_error
 from ..errors import BadDicom, StorageFailure
 from ..wire.plan import Instance
+from .places import Place
 
 _HASH_SLICE = 2**20
 
@@ -58,6 +58,10 @@ class Ranges:
         is_in = place < len(self._starts) and self._starts[place] <= start
         return self._ends[place] if is_in else start
 
+    def count(self) -> int:
+        """How many positions are in the set."""
+        return sum(self._ends) - sum(self._starts)
+
     def prefix(self) -> int:
         """How many positions from 0 on are in the set without a gap."""
         return self._ends[0] if self._starts and self._starts[0] == 0 else 0
@@ -91,15 +95,15 @@ class StagedFile:
         "bad_dicom",
         "digest",
         "instance",
-        "path",
+        "place",
         "record",
     )
 
     def __init__(
-        self, path: str, instance: Instance, on_verified: Callable[[BinaryIO, int], Any]
+        self, place: Place, instance: Instance, on_verified: Callable[[BinaryIO, int], Any]
     ) -> None:
         """:param on_verified: called once with the verified file; what it returns is kept."""
-        self.path = path
+        self.place = place
         self.instance = instance
         self.record: Any = None
         self.bad_dicom: BadDicom | None = None
@@ -107,7 +111,7 @@ class StagedFile:
         self._on_verified = on_verified
         self._lock = threading.Lock()
         self._ranges: Ranges | None = Ranges()
-        self._present = False
+        self._present = place.is_shared
         self._generation = 0
         self._restart_hash()
         self._hashing = False
@@ -133,6 +137,12 @@ class StagedFile:
         """The first byte from ``start`` on that was not written."""
         with self._lock:
             return self.instance.size if self._ranges is None else self._ranges.reach(start)
+
+    @property
+    def written(self) -> int:
+        """How many of its bytes are there."""
+        with self._lock:
+            return self.instance.size if self._ranges is None else self._ranges.count()
 
     @property
     def verified(self) -> bool:
@@ -171,19 +181,11 @@ class StagedFile:
         return self.digest is not None
 
     def _write_bytes(self, offset: int, data: memoryview | bytes) -> None:
-        flags = os.O_WRONLY if self._present else os.O_WRONLY | os.O_CREAT
         try:
-            descriptor = os.open(self.path, flags | os.O_CLOEXEC, 0o640)
-            self._present = True
-            try:
-                view = memoryview(data)
-                while view:
-                    written = os.pwrite(descriptor, view, offset)
-                    view, offset = view[written:], offset + written
-            finally:
-                os.close(descriptor)
+            self.place.write(offset, data, is_new=not self._present)
         except OSError as error:
-            raise disk_error(error, self.path) from error
+            raise disk_error(error, self.place.path) from error
+        self._present = True
 
     def _restart_hash(self) -> None:
         self._generation += 1
@@ -226,12 +228,11 @@ class StagedFile:
 
     def _read(self, offset: int, size: int) -> bytes:
         try:
-            with open(self.path, "rb", buffering=0) as file:
-                block = os.pread(file.fileno(), size, offset)
+            block = self.place.read(offset, size)
         except OSError as error:
-            raise disk_error(error, self.path) from error
+            raise disk_error(error, self.place.path) from error
         if len(block) != size:
-            raise StorageFailure(f"{self.path} was cut short by somebody else")
+            raise StorageFailure(f"{self.place.path} was cut short by somebody else")
         return block
 
     def _settle(self, whole: memoryview | bytes | None) -> None:
@@ -247,7 +248,7 @@ class StagedFile:
             if whole is not None:
                 self.record = self._on_verified(BytesIO(whole), self.instance.size)
             else:
-                with open(self.path, "rb") as file:
+                with self.place.open(self.instance.size) as file:
                     self.record = self._on_verified(file, self.instance.size)
         except BadDicom as error:
             self.bad_dicom = error
@@ -255,4 +256,4 @@ class StagedFile:
             # The commit hashes and looks once more.
             self._restart_hash()
             self._lazy = True
-            raise disk_error(error, self.path) from error
+            raise disk_error(error, self.place.path) from error

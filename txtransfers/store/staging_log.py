@@ -25,7 +25,8 @@ _FRAME = struct.Struct("<IIB")
 """Bytes of the payload, its CRC-32, its kind."""
 _PIECE = struct.Struct("<IQQI")
 _BLOCK = 2**20
-_VERSION = 1
+_SEPARATE, _SHARED = 1, 2
+"""Versions: each instance has a file of its own, or all share one."""
 _LONGEST_FRAME = 2**30
 
 
@@ -50,12 +51,16 @@ class Claim:
 
 @attrs.frozen
 class Head:
-    """What a staging area is; ``size`` is the bytes of all its instances."""
+    """What a staging area is; ``size`` is the bytes of all its instances.
+
+    :ivar is_shared: whether they are in one file, one behind the other in their order.
+    """
 
     folder: int
     path: str
     size: int
     held: tuple[int, ...]
+    is_shared: bool = False
 
 
 @attrs.define
@@ -180,6 +185,10 @@ class StagingLog:
                 self._descriptor = -1
 
 
+SHARED_NAME = "all.dcm"
+"""The name of the file that all instances of a staging area share."""
+
+
 def file_name(position: int) -> str:
     """The name of the file of the instance at ``position``, in its staging folder."""
     return f"{position}.dcm"
@@ -191,8 +200,9 @@ def create_log(path: str, head: Head, instances: tuple[Instance, ...], note: byt
     :raises StorageFull, StorageFailure: the disk refused.
     """
     made = f"{path}{UNFINISHED}"
+    version = _SHARED if head.is_shared else _SEPARATE
     frames = (
-        _json(_Kind.HEAD, (_VERSION, head.folder, head.path, head.size, head.held)),
+        _json(_Kind.HEAD, (version, head.folder, head.path, head.size, head.held)),
         _json(_Kind.INSTANCES, [(i.id, i.size, i.md5) for i in instances]),
         _frame(_Kind.NOTE, note),
     )
@@ -258,10 +268,10 @@ def _is_below(id_: str, uid: str, parents: Parents) -> bool:
 
 def _head(payload: bytes) -> Head | None:
     version, *values = msgspec.json.decode(payload)
-    if version != _VERSION:
+    if version not in (_SEPARATE, _SHARED):
         return None
     folder, path, size, held = values
-    return Head(folder, path, size, tuple(held))
+    return Head(folder, path, size, tuple(held), version == _SHARED)
 
 
 def _parents(payload: bytes) -> Parents:

@@ -23,6 +23,7 @@ from .files import StoreFiles
 from .interfaces import CommitReport, IIncoming, Staged
 from .reception import StagedIncoming
 from .staging_log import (
+    SHARED_NAME,
     UNFINISHED,
     Contents,
     Head,
@@ -39,7 +40,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,200}\Z", re.ASCII)
 class StagingStore(StoreFiles):
     """The part of a store that receives; see :class:`IInstanceStore`.
 
-    :cvar keeps_files: whether the files that are staged are those that stay: then they are synced.
+    :cvar keeps_files: whether the files that are staged are those that stay: then each instance has
+        one, which is synced.
     """
 
     keeps_files = True
@@ -140,8 +142,9 @@ class StagingStore(StoreFiles):
         try:
             number, path = self.new_folder()
             self.step(Step.FOLDER_MADE)
-            head = Head(number, path, needed, held)
+            head = Head(number, path, needed, held, is_shared=not self.keeps_files)
             try:
+                self._make_shared(head)
                 staging_log = create_log(self.log_path(name), head, instances, note)
             except errors.TransfersError:
                 self.remove_staged(name, number, path)
@@ -201,6 +204,7 @@ class StagingStore(StoreFiles):
         try:
             opened = open_log(path)
             if opened is not None:
+                self._make_shared(opened[1].head)
                 self._promise_again(name, *opened)
         except BaseException:
             self._open.discard(name)
@@ -208,6 +212,15 @@ class StagingStore(StoreFiles):
         if opened is None:
             self._open.discard(name)
         return opened
+
+    def _make_shared(self, head: Head) -> None:
+        """Make the file that all instances share, where it is not there."""
+        if head.is_shared:
+            path = self.path(os.path.join(head.path, SHARED_NAME))
+            try:
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640))
+            except OSError as error:
+                raise disk_error(error, path) from error
 
     def _promise_again(self, name: str, staging_log: StagingLog, contents: Contents) -> None:
         try:

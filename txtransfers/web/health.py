@@ -14,9 +14,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ..errors import StorageFull, TransfersError
+from ..orthanc.answers import Header
 from ..threads import IThreads
 from ..waiters import Waiters
-from .gateway.headers import Header
 from .gateway.upstream import Upstream
 from .resource import JSON_UTF8, ApiResource, Reply
 from .server import StreamingRequest

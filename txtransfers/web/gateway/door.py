@@ -8,7 +8,7 @@ its own machine, and sees all our clients as its own machine: there, ours are as
 from twisted.internet.interfaces import IReactorTime
 
 from ...errors import TransfersError
-from .headers import Header
+from ...orthanc.answers import Header
 from .upstream import Upstream
 
 _KNOWN_S = 10.0

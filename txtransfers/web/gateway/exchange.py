@@ -15,10 +15,10 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from ...errors import OrthancUnreachable, TransfersError
+from ...orthanc.answers import Head
 from ...transfer.client import Stall
 from ..resource import ApiResource
 from ..server import ClientGone, StreamingRequest
-from .answers import Head
 from .headers import Client, goes_round, handed_on, passed_on, request_head
 from .upstream import Connection, Gone, Upstream
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-Header = tuple[bytes, bytes]
+from ...orthanc.answers import Header
 
 _OF_ONE_CONNECTION = frozenset(
     {

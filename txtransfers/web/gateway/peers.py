@@ -15,10 +15,10 @@ from ...config import OrthancSettings, PeerSettings
 from ...config_keys import Key, Kind
 from ...config_peers import read_peers
 from ...errors import PeerIncomplete, PeerUnreachable, TransfersError, UnknownResource
+from ...orthanc.answers import Header
 from ...threads import IThreads
 from ...transfer.directory import Directory
 from ...transfer.peers import Peer
-from .headers import Header
 from .upstream import Upstream
 
 _FRESH_S = 5.0

@@ -16,12 +16,12 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from ...errors import BodyTooLarge, OrthancSilent, OrthancUnreachable, TransfersError
+from ...orthanc.answers import Head, Header, IReceiver, NoHttpError, Reading
 from ...orthanc.connection import OF_STORE
 from ...transfer.client import Stall, Stalled, innermost, why
 from ...transfer.streams import widen
 from ...transfer.trust import tls_problem
-from .answers import Head, IReceiver, NoHttpError, Reading
-from .headers import Header, request_head
+from .headers import request_head
 
 _IDLE_S = 4.0
 """Seconds that a connection is kept without use, where Orthanc does not tell how long it does."""

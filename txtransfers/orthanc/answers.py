@@ -11,7 +11,8 @@ from typing import Protocol
 import attrs
 from twisted.web.http import _ChunkedTransferDecoder, _MalformedChunkedDataError
 
-from .headers import Header
+Header = tuple[bytes, bytes]
+"""Name and value, as they came."""
 
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\x20-\x7e\x80-\xff\t]*))?\Z")
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
@@ -78,7 +79,8 @@ class Reading:
         self._buffer = b""
         self._interim = 0
         self._take: Callable[[bytes], None] = self._take_head
-        self._left = 0
+        self.left = 0
+        """Bytes of the body that are still to come, where that is known."""
         self.has_begun = False
         """Whether any byte has come."""
         self.ends_with_connection = False
@@ -132,7 +134,7 @@ class Reading:
             self.ends_with_connection, self.persists = True, False
             self._take = self._receiver.data
         else:
-            self._left = length
+            self.left = length
             self._take = self._take_counted
             if not length:
                 self._end(rest)
@@ -142,11 +144,11 @@ class Reading:
 
     def _take_counted(self, data: bytes) -> None:
         size = len(data)
-        if size < self._left:
-            self._left -= size
+        if size < self.left:
+            self.left -= size
             self._receiver.data(data)
             return
-        left, self._left = self._left, 0
+        left, self.left = self.left, 0
         self._receiver.data(data if size == left else data[:left])
         self._end(data[left:])
 
