@@ -42,7 +42,7 @@ _SHARES = 16
 """Parts of a place, or of a request: many small buckets fill a link as one large does."""
 
 _AHEAD = 2.0
-"""Times what moves in a round trip: it doubles in that time while connections open their windows."""
+"""Times what moves in a round trip: it doubles in that time while windows open."""
 
 _FILLS = 2.0
 """Times what its part of the link holds, from which on a bucket that is fetched takes a place."""
