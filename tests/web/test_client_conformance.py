@@ -62,16 +62,17 @@ class ClientCase(TestCase):
         exchanges: Sequence[Exchange],
         keep_alive: KeepAlive = KeepAlive.STAY,
         cookies: Sequence[str] = (),
+        name: str = "B",
         **settings: Any,
     ) -> tuple[RecordedServer, Peer]:
-        """Start a server; gives it, and the peer."""
+        """Start a server; gives it, and the peer, which has that name."""
         server = RecordedServer(exchanges, keep_alive, cookies)
         port = reactor.listenTCP(0, server, interface="127.0.0.1")
         url = f"http://127.0.0.1:{port.getHost().port}/"
         peer = Peer(
             reactor,
             SynchronousThreads(),
-            "B",
+            name,
             peer_settings(url, **settings),
             TIMEOUT_S,
             Link(reactor, 4, 4),
@@ -398,8 +399,9 @@ class RemoteSelfTests(ClientCase):
 
     async def send(self, name: str, transfer_id: str | None) -> tuple[dict[str, Any], str]:
         """Ask our ``/transfers/send``; gives its answer, and the URL of the peer."""
-        server, peer = await self.serve(recorded.load(f"{name}.A-to-B"), remote_self="Aproxy")
-        peer.name = "Bproxyself"
+        server, peer = await self.serve(
+            recorded.load(f"{name}.A-to-B"), name="Bproxyself", remote_self="Aproxy"
+        )
         house = House({"HttpPort": 0}, store=recorded_store(), peers=[peer])  # type: ignore[list-item]
         port = reactor.listenTCP(0, house.site, interface="127.0.0.1")
         self.addCleanup(port.stopListening)

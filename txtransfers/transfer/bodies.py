@@ -8,10 +8,10 @@ from ..store.interfaces import IInstanceStore
 from ..threads import IThreads
 from ..wire.codec import Codec, Coding
 from ..wire.plan import Bucket, bucket_size
+from .asking import Body
 from .client import Stall
 from .compression import Encoded
 from .flow import Flow
-from .peers import Body
 from .streams import BucketReader, ISlices, MemorySlices, RequestBody
 
 

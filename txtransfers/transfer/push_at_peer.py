@@ -16,9 +16,10 @@ from ..errors import PeerRefused, TransfersError
 from ..store.interfaces import Outcome
 from ..wire.messages import TransferRequest
 from ..wire.pushes import PushState, PushStatus
+from .asking import Session
 from .holdings import held_by_lookup
 from .parts import Memo, Parts
-from .peers import Peer, Session
+from .peers import Peer
 from .progress import Progress
 from .retries import is_worth_retrying
 from .transaction import Transaction
