@@ -31,6 +31,7 @@ from txtransfers.jobs.model import Direction, new_job
 from txtransfers.store.interfaces import Outcome
 from txtransfers.store.memory import MemoryStore
 from txtransfers.threads import SynchronousThreads
+from txtransfers.transfer.asking import Asking
 from txtransfers.transfer.incoming import PushTransactions
 from txtransfers.transfer.link import Link
 from txtransfers.transfer.parts import Limits, Parts
@@ -52,6 +53,12 @@ RESOURCES = (Resource(Level.SERIES, SERIES), Resource(Level.INSTANCE, LARGE))
 TIMEOUT_S = 10.0
 
 
+def peer_at(url: str, name: str = "B", **settings: Any) -> Peer:
+    """A peer of that address."""
+    settings_of_it, link = peer_settings(url, **settings), Link(reactor, 4, 4)
+    return Peer(Asking(reactor, SynchronousThreads(), name, settings_of_it, TIMEOUT_S, link))
+
+
 class ClientCase(TestCase):
     """Base of the tests below: a recorded server, a peer that is it, and our transfers."""
 
@@ -69,14 +76,7 @@ class ClientCase(TestCase):
         server = RecordedServer(exchanges, keep_alive, cookies)
         port = reactor.listenTCP(0, server, interface="127.0.0.1")
         url = f"http://127.0.0.1:{port.getHost().port}/"
-        peer = Peer(
-            reactor,
-            SynchronousThreads(),
-            name,
-            peer_settings(url, **settings),
-            TIMEOUT_S,
-            Link(reactor, 4, 4),
-        )
+        peer = peer_at(url, name, **settings)
         self.addCleanup(server.idle)
         self.addCleanup(port.stopListening)
         self.addCleanup(lambda: Deferred.fromCoroutine(peer.close()))
@@ -236,9 +236,7 @@ class ExtendedPeerTests(ClientCase):
         house.site.getResourceFor = note  # type: ignore[method-assign]
         port = reactor.listenTCP(0, house.site, interface="127.0.0.1")
         url = f"http://127.0.0.1:{port.getHost().port}/"
-        peer = Peer(
-            reactor, SynchronousThreads(), "B", peer_settings(url), TIMEOUT_S, Link(reactor, 4, 4)
-        )
+        peer = peer_at(url)
         self.addCleanup(port.stopListening)
         self.addCleanup(lambda: Deferred.fromCoroutine(peer.close()))
         return peer, asked
@@ -286,7 +284,7 @@ class ExtendedPeerTests(ClientCase):
         store = MemoryStore()
         ids = [store.add(make_dicom(1000, f"1.2.3.{n}")) for n in range(80)]
         peer, asked = await self.serve_house(house)
-        peer.link.round_trip = 0.1
+        self.patch(Link, "is_near", False)
         request = TransferRequest(
             tuple(Resource(Level.INSTANCE, id_) for id_ in ids), Compression.NONE, "B"
         )
@@ -301,7 +299,8 @@ class ExtendedPeerTests(ClientCase):
         house = House({"HttpPort": 0}, store=MemoryStore())
         store = recorded_store()
         peer, asked = await self.serve_house(house)
-        peer.abilities, peer.link.round_trip = ALL_ABILITIES, 0.1
+        peer.abilities = ALL_ABILITIES
+        self.patch(Link, "is_near", False)
         self.patch(transfers, "packed", SimpleNamespace(PACKED="x/y"))
         self.patch(PushTransactions, "expect", lambda _self, _id: succeed(None))
         request = TransferRequest((Resource(Level.SERIES, SERIES),), Compression.NONE, "B")

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.web.harness import peer_settings
 from txtransfers.errors import PeerRefused
 from txtransfers.threads import SynchronousThreads
+from txtransfers.transfer.asking import Asking
 from txtransfers.transfer.link import Link
 from txtransfers.transfer.peers import Peer
 from txtransfers.wire.messages import Level, Resource
@@ -19,7 +20,9 @@ class RedirectTests(SynchronousTestCase):
         for status in (301, 302, 303, 307, 308):
             reactor: Any = MemoryReactorClock()
             settings = peer_settings("http://192.0.2.1:8042/", username="alice", password="geheim")
-            peer = Peer(reactor, SynchronousThreads(), "B", settings, 60, Link(reactor, 2, 2))
+            peer = Peer(
+                Asking(reactor, SynchronousThreads(), "B", settings, 60, Link(reactor, 2, 2))
+            )
             session = peer.session("t")
             asked = Deferred.fromCoroutine(peer.lookup([Resource(Level.STUDY, "x")], session))
             _host, _port, factory, *_rest = reactor.tcpClients.pop()

@@ -12,6 +12,7 @@ from tests.web.harness import FakePeer, House, make_dicom, peer_settings
 from tests.web.test_hostile import HostileCase
 from txtransfers.errors import PeerNonsense
 from txtransfers.threads import SynchronousThreads
+from txtransfers.transfer.asking import Asking
 from txtransfers.transfer.link import Link
 from txtransfers.transfer.peers import Peer
 from txtransfers.wire.codec import Codec
@@ -183,12 +184,12 @@ class SsrfTests(HostileCase):
             "http://192.0.2.9/", "192.0.2.9/", "@192.0.2.9/", ":80@192.0.2.9/", "", "/a b",
             "/x HTTP/1.1\r\nX: y\r\n\r\n", "/\n", "/\u00e9", "\\192.0.2.9",
         ):  # fmt: skip
-            peer = Peer(reactor, threads, "B", settings, 60, link)
+            peer = Peer(Asking(reactor, threads, "B", settings, 60, link))
             opening = PushRequest((), (), Codec.NONE)
             asked = Deferred.fromCoroutine(peer.open_push(opening, peer.session("t")))
             self.answer(reactor, json.dumps({"ID": "x", "Path": path}).encode())
             self.failureResultOf(asked, PeerNonsense)
-        peer = Peer(reactor, threads, "B", settings, 60, link)
+        peer = Peer(Asking(reactor, threads, "B", settings, 60, link))
         asked = Deferred.fromCoroutine(peer.discard("//192.0.2.9/x", peer.session("t")))
         host, port, wire = self.answer(reactor, b"{}")
         self.assertEqual(("127.0.0.1", 8042), (host, port))

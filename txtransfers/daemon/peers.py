@@ -6,6 +6,7 @@ from typing import Any
 from ..config import PeerSettings, Settings
 from ..orthanc.connection import endpoint
 from ..threads import IThreads
+from ..transfer.asking import Asking
 from ..transfer.concurrency import START, START_LOSS_BASED
 from ..transfer.congestion import Congestion
 from ..transfer.directory import Directory
@@ -58,13 +59,15 @@ def _make_peer(
     transfers = settings.transfers
     start = START_LOSS_BASED if congestion.is_loss_based else START
     return Peer(
-        reactor,
-        threads,
-        name,
-        peer,
-        settings.http_timeout,
-        Link(reactor, transfers.threads, transfers.max_threads, start),
-        congestion,
-        certificates.to_peer(name, peer),
-        settings.http_proxy,
+        Asking(
+            reactor,
+            threads,
+            name,
+            peer,
+            settings.http_timeout,
+            Link(reactor, transfers.threads, transfers.max_threads, start),
+            congestion,
+            certificates.to_peer(name, peer),
+            settings.http_proxy,
+        )
     )

@@ -110,31 +110,35 @@ class Asking:
         settings: PeerSettings,
         http_timeout: float,
         link: Link,
-        congestion: Congestion,
-        tls: PeerTls | None,
-        proxy: HttpProxy | None,
+        congestion: Congestion | None = None,
+        tls: PeerTls | None = None,
+        proxy: HttpProxy | None = None,
     ) -> None:
-        """See :class:`.peers.Peer`."""
+        """:param congestion: see :func:`.congestion.choose`; None leaves the system's own.
+
+        :param http_timeout: seconds without progress, where the peer has no ``Timeout`` of its own.
+        :param tls: for a peer that is reached by https. :param proxy: by which it is reached.
+        """
         self.name = name
         self.settings = settings
         self.base_url = settings.url.rstrip("/")
         self.timeout = settings.timeout or http_timeout
         self.tls = tls
-        self._link = link
-        self._reactor: IReactorTime = reactor
-        self._threads = threads
+        self.link = link
+        self.reactor: IReactorTime = reactor
+        self.threads = threads
         self._proxy = proxy
         self._pool = Pool(reactor, link.cap, self._served)
         self._endpoints = WideEndpointFactory(
-            reactor, self.timeout, congestion, link.connected, tls, proxy
+            reactor, self.timeout, congestion or Congestion(), link.connected, tls, proxy
         )
         self._warm = self._agent(self._pool)
         self._fresh = self._agent(Unused(self._pool))
 
     def _agent(self, pool: Any) -> PlainAgent:
         if self._proxy is not None and not self.settings.is_secure:
-            return PlainAgent(ProxyAgent(self._endpoint(), self._reactor, pool))
-        return PlainAgent(Agent.usingEndpointFactory(self._reactor, self._endpoints, pool))
+            return PlainAgent(ProxyAgent(self._endpoint(), self.reactor, pool))
+        return PlainAgent(Agent.usingEndpointFactory(self.reactor, self._endpoints, pool))
 
     def _endpoint(self) -> IStreamClientEndpoint:
         return self._endpoints.endpointForURI(URI.fromBytes(self.base_url.encode()))
@@ -158,7 +162,7 @@ class Asking:
         """
         uri = URI.fromBytes(self.base_url.encode())
         endpoint: IStreamClientEndpoint = HostnameEndpoint(
-            self._reactor, uri.host, uri.port, timeout=self.timeout
+            self.reactor, uri.host, uri.port, timeout=self.timeout
         )
         if self._proxy is not None:
             endpoint = self._endpoint()
@@ -178,7 +182,7 @@ class Asking:
             jar,
             HTTPClient(self._warm, cookiejar=jar),
             HTTPClient(self._fresh, cookiejar=jar),
-            HTTPClient(self._agent(Behind(self._pool, self._link)), cookiejar=jar),
+            HTTPClient(self._agent(Behind(self._pool, self.link)), cookiejar=jar),
         )
 
     async def call(
@@ -235,7 +239,7 @@ class Asking:
         sink: "Destination | None",
         timeout: float | None,
     ) -> Answer:
-        stall = Stall(self._reactor, timeout or self.timeout)
+        stall = Stall(self.reactor, timeout or self.timeout)
         data = body.make(stall) if body is not None else None
         headers = self._headers(session, body)
         response: Any = await stall.watch(

@@ -12,19 +12,16 @@ import msgspec
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferTimeoutError
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.client import (
     URI,
 )
 
 from ..config import PeerSettings
-from ..config_tls import HttpProxy
 from ..errors import (
     PeerRefused,
     TransfersError,
 )
-from ..threads import IThreads
 from ..wire import messages, packed, pushes
 from ..wire.abilities import Abilities, parse_plugin
 from ..wire.codec import ACCEPTED_CODECS, Codec, codec_names
@@ -36,8 +33,6 @@ from .client import (
     resolve,
     whole_characters,
 )
-from .congestion import Congestion
-from .link import Link
 from .streams import Sink
 from .trust import PeerTls
 
@@ -55,36 +50,16 @@ log = Logger()
 class Peer:
     """See the module. One lives as long as the daemon, and keeps its connections warm."""
 
-    def __init__(
-        self,
-        reactor: Any,
-        threads: IThreads,
-        name: str,
-        settings: PeerSettings,
-        http_timeout: float,
-        link: Link,
-        congestion: Congestion | None = None,
-        tls: PeerTls | None = None,
-        proxy: HttpProxy | None = None,
-    ) -> None:
-        """:param congestion: see :func:`.congestion.choose`; None leaves the system's own.
-
-        :param http_timeout: seconds without progress, where the peer has no ``Timeout`` of its own.
-        :param tls: for a peer that is reached by https. :param proxy: by which it is reached.
-        """
-        self._http = Asking(
-            *(reactor, threads, name, settings, http_timeout, link),
-            *(congestion or Congestion(), tls, proxy),
-        )
+    def __init__(self, http: Asking) -> None:
+        """:param http: its address, and how it is asked."""
+        self._http = http
+        self.link = http.link
         self.knows_extension: bool | None = None
         """Whether the last push showed that it knows our extension of pushes."""
         self.pipelines = False
         """Whether it is ours: a server that is known to read one request behind the other."""
         self.abilities: Abilities | None = None
         """What its openings may be like; None while that is not known."""
-        self.link = link
-        self._reactor: IReactorTime = reactor
-        self._threads = threads
 
     @property
     def name(self) -> str:
@@ -119,7 +94,7 @@ class Peer:
         """Have the link's round trip known; what fails will show in the next request."""
         if self.link.round_trip is None:
             connecting = self._http.connect(1)
-            connecting.addTimeout(_MEET_S, self._reactor)
+            connecting.addTimeout(_MEET_S, self._http.reactor)
             await connecting
 
     async def learn(self) -> None:
@@ -128,9 +103,9 @@ class Peer:
             return
         session, path = self.session(""), f"/plugins/{PLUGIN}"
         asking = Deferred.fromCoroutine(self._http.call(session, "GET", path, client=session.warm))
-        asking.addTimeout(_MEET_S, self._reactor)
+        asking.addTimeout(_MEET_S, self._http.reactor)
         try:
-            self.abilities = await self._threads.run(parse_plugin, (await asking).body)
+            self.abilities = await self._http.threads.run(parse_plugin, (await asking).body)
             self.pipelines = self.abilities.early
         except (TransfersError, DeferTimeoutError) as error:
             log.debug("What {name} can do is not known: {error}", name=self.name, error=error)
@@ -162,7 +137,7 @@ class Peer:
         )
         is_packed = answer.content_type == packed.PACKED
         parse = packed.parse_packed_lookup if is_packed else messages.parse_lookup_answer
-        parsed: LookupAnswer = await self._threads.run(
+        parsed: LookupAnswer = await self._http.threads.run(
             self._http.parse, answer, parse, "/transfers/lookup"
         )
         self.pipelines = parsed.codecs is not None
@@ -171,7 +146,7 @@ class Peer:
     async def open_push(self, request: PushRequest, session: Session) -> PushOpened:
         """Open a push transaction, in the smallest form that the peer takes."""
         if self.abilities is not None and self.abilities.packed:
-            body = await self._threads.run(packed.pack_push, request)
+            body = await self._http.threads.run(packed.pack_push, request)
             try:
                 if body is not None:
                     return await self._open_push(request, constant(body, packed.PACKED), session)
@@ -179,7 +154,7 @@ class Peer:
                 if error.status not in _NOT_UNDERSTOOD:
                     raise
                 self.abilities = None  # it may have been replaced by an earlier version
-        body = await self._threads.run(
+        body = await self._http.threads.run(
             pushes.push_json,
             request.instances,
             request.buckets,
@@ -191,7 +166,7 @@ class Peer:
     async def _open_push(self, request: PushRequest, body: Body, session: Session) -> PushOpened:
         answer = await self._http.call(session, "POST", "/transfers/push", body)
         count = len(request.instances)
-        opened: PushOpened = await self._threads.run(
+        opened: PushOpened = await self._http.threads.run(
             self._http.parse,
             answer,
             lambda body: pushes.parse_push_opened(body, count),
@@ -211,7 +186,7 @@ class Peer:
         """
         route = f"{path}?verify=1" if verify else path
         answer = await self._http.call(session, "GET", route, client=session.warm)
-        status: PushStatus = await self._threads.run(
+        status: PushStatus = await self._http.threads.run(
             self._http.parse,
             answer,
             lambda body: pushes.parse_push_status(body, instances, buckets),
@@ -245,7 +220,7 @@ class Peer:
         route = f"{path}/commit"
         body = constant(pushes.commit_json(after))
         answer = await self._http.call(session, "POST", route, body, timeout, session.warm)
-        status: PushStatus = await self._threads.run(
+        status: PushStatus = await self._http.threads.run(
             self._http.parse,
             answer,
             lambda body: pushes.parse_push_status(body, instances, 0),
@@ -282,7 +257,7 @@ class Peer:
     async def job(self, path: str, session: Session) -> dict[str, Any]:
         """What its job at ``path`` does (:meth:`request_pull` gave it)."""
         answer = await self._http.call(session, "GET", path, client=session.warm)
-        told = await self._threads.run(self._http.parse, answer, messages.parse_object, path)
+        told = await self._http.threads.run(self._http.parse, answer, messages.parse_object, path)
         return dict(told)
 
     async def act_on_job(self, path: str, action: str, session: Session) -> None:
@@ -295,7 +270,7 @@ class Peer:
         call = Deferred.fromCoroutine(
             self._http.call(session, "GET", "/plugins", client=session.warm)
         )
-        call.addTimeout(timeout, self._reactor)
+        call.addTimeout(timeout, self._http.reactor)
         try:
             plugins = json.loads((await call).body)
         except (TransfersError, DeferTimeoutError, ValueError, RecursionError):
@@ -309,17 +284,17 @@ class Peer:
         body = constant(msgspec.json.encode(value)) if value is not None else None
         session = self.session("")
         answer = await self._http.call(session, method, path, body, client=session.warm)
-        return await self._threads.run(
+        return await self._http.threads.run(
             self._http.parse, answer, lambda data: decode(data, Any), path
         )
 
     async def greet(self, timeout: float) -> "Greeting":
         """Who it is, and whether it has the accelerator; never raises. ``timeout`` in seconds."""
-        started = self._reactor.seconds()
+        started = self._http.reactor.seconds()
 
         async def talk() -> Greeting:
             plugins = await self.ask("GET", "/plugins")
-            seconds = self._reactor.seconds() - started
+            seconds = self._http.reactor.seconds() - started
             if not isinstance(plugins, list) or PLUGIN not in plugins:
                 return Greeting(False, "It has no transfers accelerator", seconds)
             system = await self.ask("GET", "/system")
@@ -335,11 +310,11 @@ class Peer:
             )
 
         try:
-            return await Deferred.fromCoroutine(talk()).addTimeout(timeout, self._reactor)
+            return await Deferred.fromCoroutine(talk()).addTimeout(timeout, self._http.reactor)
         except DeferTimeoutError:
             return Greeting(False, f"{self._http.who} did not answer within {timeout:g} s", timeout)
         except TransfersError as error:
-            return Greeting(False, str(error), self._reactor.seconds() - started)
+            return Greeting(False, str(error), self._http.reactor.seconds() - started)
 
     def session(self, transfer_id: str) -> Session:
         """What the requests of one transfer share; without ``transfer_id``, a request alone."""
@@ -347,7 +322,9 @@ class Peer:
 
     async def resolve(self) -> list[str]:
         """The addresses of its host; empty if there are none."""
-        return await resolve(self._reactor, URI.fromBytes(self.base_url.encode()).host.decode())
+        return await resolve(
+            self._http.reactor, URI.fromBytes(self.base_url.encode()).host.decode()
+        )
 
     async def knock(self) -> str:
         """Connect, and leave. Tells where to.
