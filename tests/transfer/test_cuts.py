@@ -53,6 +53,18 @@ class TaperTests(SynchronousTestCase):
         self.assertEqual(sizes, sorted(sizes, reverse=True))
         self.assertLess(sizes[-1], MB // 2)
 
+    def test_the_first_shows_progress_soon(self) -> None:
+        for sizes in ((8 * MB, 5), (4 * MB,), (500_000, 500_000)):
+            plan = plan_buckets(instances(*sizes), Cut(MB, 8, MB // 8, 12_000))
+            self.assertEqual(bucket_size(plan[0]), 12_000, sizes)
+            self.assertEqual(plan[1][0].offset, 12_000)
+            check_plan(instances(*sizes), plan)
+        for sizes in ((12_000, 5), (12_000, 20_000), (100,), (100, 500_000)):
+            plan = plan_buckets(instances(*sizes), Cut(MB, 8, MB // 8, 12_000))
+            self.assertEqual(plan[0][0].offset, 0)
+            whole = [chunk.size for chunk in plan[0]]
+            self.assertEqual(whole, list(sizes[: len(whole)]))
+
     def test_so_do_many_small_ones(self) -> None:
         plan = plan_buckets(instances(*[512 * 1024] * 500), Cut(4 * MB, 16, MB))
         sizes = [bucket_size(bucket) for bucket in plan]
@@ -64,13 +76,15 @@ class TaperTests(SynchronousTestCase):
         st.integers(1, 3000),
         st.integers(1, 40),
         st.integers(1, 3000),
+        st.integers(0, 3000),
         st.none() | st.just(1700),
     )
     def test_every_byte_once(
-        self, sizes: list[int], target: int, parts: int, least: int, base: int | None
+        self, sizes: list[int], target: int, parts: int, least: int, first: int, base: int | None
     ) -> None:
         wanted = instances(*sizes)
-        plan = plan_buckets(wanted, Cut(target, parts, min(least, target)), base)
+        cut = Cut(target, parts, min(least, target), min(first, target))
+        plan = plan_buckets(wanted, cut, base)
         check_plan(wanted, plan)
         self.assertTrue(all(plan), "no empty bucket")
         for bucket in plan:

@@ -17,6 +17,8 @@ _SECONDS = 2.0
 _LEAST = 64 * 1024
 _LEAST_UNKNOWN = 128 * 1024
 _LEAST_ROUND_TRIPS = 2.0
+_FIRST = 12 * 1024
+"""Bytes: they, and the head of their request, are what a new connection carries at once."""
 
 
 def choose_cut(
@@ -34,7 +36,8 @@ def choose_cut(
         return Cut(LARGEST)
     parts = 2 * limit
     if goodput is None or round_trip is None:
-        return Cut(UNKNOWN, parts, _LEAST_UNKNOWN)
+        return Cut(UNKNOWN, parts, _LEAST_UNKNOWN, _FIRST)
     each = goodput / limit
     target = min(LARGEST, max(_SMALLEST, int(_SECONDS * each)))
-    return Cut(target, parts, min(target, max(_LEAST, int(_LEAST_ROUND_TRIPS * round_trip * each))))
+    least = min(target, max(_LEAST, int(_LEAST_ROUND_TRIPS * round_trip * each)))
+    return Cut(target, parts, least, _FIRST)

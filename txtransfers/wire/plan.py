@@ -62,11 +62,15 @@ class Cut:
     :ivar parts: towards the end buckets become smaller, so that the last ones end together: one
         has at most that part of what is still to be cut. 0: all have the target.
     :ivar least: smaller ones are not made for that.
+    :ivar first: what the very first has, where buckets become smaller and its instance is larger:
+        so little that it has arrived, and shows progress, before a connection's window is open.
+        0: as the others.
     """
 
     target: int
     parts: int = 0
     least: int = 1
+    first: int = 0
 
     def at(self, left: int) -> int:
         """The target when ``left`` bytes are still to be cut."""
@@ -90,18 +94,25 @@ def plan_buckets(
     buckets: list[Bucket] = []
     group: list[Chunk] = []
     held = 0
-    for instance in (*large, *small):
-        target = cut.at(left)
-        if instance.size >= target:
-            buckets += [(chunk,) for chunk in _split(instance, cut, left)]
-            left -= instance.size
+    ordered = [*large, *small]
+    start = _first_size(ordered, cut)
+    if start:
+        buckets.append((Chunk(ordered[0].id, 0, start),))
+        left -= start
+    for instance in ordered:
+        target, size = cut.at(left), instance.size - start
+        if size >= target:
+            buckets += [(chunk,) for chunk in _split(instance, cut, left, start)]
+            left -= size
+            start = 0
             continue
         if group and _is_url_full(base_url_length, len(group), len(instance.id)):
             buckets.append(tuple(group))
             group, held = [], 0
-        group.append(Chunk(instance.id, 0, instance.size))
-        held += instance.size
-        left -= instance.size
+        group.append(Chunk(instance.id, start, size))
+        held += size
+        left -= size
+        start = 0
         if held >= target:
             buckets.append(tuple(group))
             group, held = [], 0
@@ -127,17 +138,25 @@ def rest_of(bucket: Bucket, offset: int) -> Bucket:
     return tuple(rest)
 
 
-def _split(instance: Instance, cut: Cut, left: int) -> Iterator[Chunk]:
+def _first_size(ordered: Sequence[Instance], cut: Cut) -> int:
+    """Bytes of the first instance that travel first, alone."""
+    if not cut.parts or not ordered or ordered[0].size <= cut.first:
+        return 0
+    return cut.first
+
+
+def _split(instance: Instance, cut: Cut, left: int, start: int) -> Iterator[Chunk]:
     """The chunks of a large instance: equal ones, or towards the end smaller and smaller ones.
 
     :param left: bytes that are still to be cut, this instance's among them.
+    :param start: of it, the first byte that is to be cut.
     """
     if not cut.parts:
         yield from _equal(instance, cut.target)
         return
-    done = 0
+    done = start
     while done < instance.size:
-        size, rest = cut.at(left - done), instance.size - done
+        size, rest = cut.at(left - (done - start)), instance.size - done
         if rest < size * 3 // 2:
             size = rest
         yield Chunk(instance.id, done, size)
