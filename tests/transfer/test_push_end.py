@@ -50,6 +50,16 @@ class EndTests(PushCase):
             self.assertEqual([Outcome.STORED] * 3, list(push.outcomes()))
             self.assert_nothing_held()
 
+    def test_no_answer_to_a_bucket_that_has_not_come(self) -> None:
+        """It is not tried more often than is configured."""
+        self.peer.steps["PUT 1"] = [Deferred()]
+        self.peer.steps[COMMIT] = [Deferred()]
+        done = self.begin(self.push(threads=3))
+        self.lost.errback(error := PeerUnreachable("cut"))
+        self.assertIs(self.failureResultOf(done, PeerUnreachable).value, error)
+        self.assertEqual(("GET push", 1), (self.peer.asked[-1], self.peer.asked.count("PUT 2")))
+        self.assert_nothing_held()
+
     def test_another_refusal_is_one(self) -> None:
         self.peer.steps["answer to commit"] = [Deferred()]
         done = self.begin(self.push(threads=3))

@@ -37,6 +37,7 @@ _MANY = 64
 """Instances from which on it saves time to ask a far peer first in which form it takes them."""
 
 _NOT_FOUND = 404
+_MAY_BE_THERE = (_NOT_FOUND, CONFLICT)
 _SERVER_ERROR = 500
 
 log = Logger()
@@ -264,12 +265,16 @@ class Push:
                 seconds = self._parts.reactor.seconds() - started
                 self._parts.measures.committed(self._peer.name, PUSH, seconds)
             return is_committed
-        except (PeerRefused, PeerUnreachable) as error:
+        except PeerRefused as error:
             # What came again may be refused as all is there, and is being committed.
-            is_late = isinstance(error, PeerUnreachable) or error.status in (_NOT_FOUND, CONFLICT)
-            if self._committing is None or not is_late:
+            if self._committing is None or error.status not in _MAY_BE_THERE:
                 raise
             return await self._at_peer.find_out(error, progress)
+        except PeerUnreachable:
+            # Nor does its answer matter then.
+            if self._committing is None or not await self._at_peer.is_committed():
+                raise
+            return True
         finally:
             committing, self._committing = self._committing, None
             if committing is not None:
@@ -317,7 +322,7 @@ class Push:
         try:
             await self._send_buckets(progress)
         except PeerRefused as error:
-            if self._committing is not None or error.status not in (_NOT_FOUND, CONFLICT):
+            if self._committing is not None or error.status not in _MAY_BE_THERE:
                 raise
             log.info("What was sent early is sent again: {error}", error=error)
             return False

@@ -96,6 +96,13 @@ class PushAtPeer:
                     raise
             await deferLater(clock, POLL_S)
 
+    async def is_committed(self) -> bool:
+        """Whether it says, at this moment, that all is."""
+        try:
+            return self.learn(await self.decided(verify=False))
+        except TransfersError:
+            return False
+
     def learn(self, status: PushStatus) -> bool:
         """Believe the peer; tells whether all is committed."""
         transaction = self._transaction
