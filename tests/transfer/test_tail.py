@@ -76,6 +76,35 @@ class TailTests(SynchronousTestCase):
         for ended in travelling:
             self.successResultOf(ended)
 
+    def test_nothing_goes_on_behind_the_end(self) -> None:
+        """What a try has begun to write would be written into what was given up."""
+        for way in (MOVE, COPY):
+            for ends_by in ("success", "a pause"):
+                self.setUp()
+                writing: Deferred[None] = Deferred()
+
+                async def slow(writing: Deferred[None] = writing) -> None:
+                    try:
+                        await Deferred()
+                    finally:
+                        await writing
+
+                self.tail.begins(1)
+                tries = iter([slow, self.attempt, self.attempt])
+                make = lambda tries=tries: next(tries)()  # noqa: E731
+                travelling = Deferred.fromCoroutine(self.tail.travel(1_000_000, make, way))
+                self.pass_(3)
+                if ends_by == "success" and way is COPY:
+                    self.tries[0].callback(None)
+                else:
+                    travelling.cancel()
+                self.assertNoResult(travelling)
+                writing.callback(None)
+                if ends_by == "success" and way is COPY:
+                    self.successResultOf(travelling)
+                else:
+                    self.failureResultOf(travelling, CancelledError)
+
     def test_of_copies_the_last_failure_counts(self) -> None:
         self.tail.begins(1)
         travelling = self.travel(way=COPY)

@@ -214,9 +214,6 @@ class Pull:
             ((lambda n=n: self._fetch(plan, n, incoming, progress)) for n in missing),  # type: ignore[misc]
             self._peer.link.cap,
         )
-        for sink in list(self._sinks):  # of copies that were not needed
-            sink.abort()
-            await sink.idle()
 
     def _account(self, progress: Progress) -> None:
         """Count what was under way when the life before ended; what was not staged comes again."""

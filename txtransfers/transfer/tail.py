@@ -10,12 +10,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from ..waiters import Waiters
 from .link import Link
+from .shield import to_its_end
 
 _SHORTEST_PAUSE_S = 0.05
 """Seconds between two looks."""
@@ -72,12 +73,12 @@ class Tail:
                 if way.is_copied:
                     self._under_way += 1
                 else:
-                    race.stop()
+                    await race.stop()
                 race.begin(make)
             await race.result
         finally:
             self._under_way -= race.begun if way.is_copied else 1
-            race.stop()
+            await race.stop()
 
     async def _in_time(self, race: "_Race", size: int, way: Way) -> bool:
         """Wait until it is decided, or late."""
@@ -125,19 +126,21 @@ class _Race:
         each.addBoth(self._ended, each)
 
     def _ended(self, result: Failure | None, each: "Deferred[None]") -> None:
-        if each not in self._tries:  # stopped
+        if each not in self._tries or self.result.called:  # stopped, or too late
             return
         self._tries.remove(each)
         if not isinstance(result, Failure) or not self._tries:
-            self.stop()
             self.result.callback(result)
             self._waiters.fire()
 
-    def stop(self) -> None:
-        """End those that are under way."""
+    async def stop(self) -> None:
+        """End those that are under way; returns once they have: they write nothing any more."""
         tries, self._tries = self._tries, []
         for each in tries:
             each.cancel()
+        _ended, cancelled = await to_its_end(DeferredList(tries, consumeErrors=True))
+        if cancelled:
+            raise CancelledError
 
     async def wait(self, seconds: float) -> None:
         """Wait until it is decided, for so long at the most."""
