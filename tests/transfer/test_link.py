@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txtransfers.errors import PeerRefused, PeerUnreachable, WrongLength
 from txtransfers.transfer import tcp
+from txtransfers.transfer.concurrency import START, START_LOSS_BASED
 from txtransfers.transfer.congestion import Congestion
 from txtransfers.transfer.link import SAMPLE_S, Link
 
@@ -70,6 +71,15 @@ class LinkTests(SynchronousTestCase):
         with self.assertRaises(PeerUnreachable), link.watched():
             raise PeerUnreachable("down")
         self.assertEqual(link.limit, 3)
+
+    def test_near_few_are_enough(self) -> None:
+        for threads, wanted in ((None, START), (12, 12)):
+            link = Link(self.clock, threads, 64, START_LOSS_BASED)
+            self.assertEqual(link.limit, threads or START_LOSS_BASED)
+            with connection() as (near, _far):
+                link.connected(near, Congestion().tune(near))
+            self.assertTrue(link.is_near)
+            self.assertEqual(link.limit, wanted)
 
     def test_failures_on_the_way_make_it_less(self) -> None:
         link = Link(self.clock, None, 64)

@@ -101,8 +101,10 @@ class Congestion:
         return self._name != PREFERRED
 
     def __str__(self) -> str:
-        more = f", {self._when_lossy} where packets get lost" if self._when_lossy else ""
-        return (self._name or current()) + more
+        name = self._name or current()
+        if self._when_lossy in (None, name):
+            return name
+        return f"{name}, {self._when_lossy} where packets get lost"
 
     def tune(self, connection: Any) -> "Sight":
         """Prepare a new connection, a socket; what is seen of it is to be told to what is given."""

@@ -129,6 +129,8 @@ class Link:
         self._connections = [*self._open(), _Connection(socket, sight, told.moved)]
         if self.round_trip is None:
             self.round_trip = told.round_trip
+            if self.is_near and self._concurrency is not None:
+                self._resize(min(START, self._limit))
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[None]:
