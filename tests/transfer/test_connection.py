@@ -217,6 +217,28 @@ class ConnectionTests(ConnectionCase):
         self.failureResultOf(answers[1], ResponseNeverReceived)
         self.assertTrue(self.transport.is_cut)
 
+    def test_one_that_is_cancelled_harms_none_before_it(self) -> None:
+        """The end comes with its own answer; nothing more is asked until then."""
+        answers = [self.ask(get()) for _ in range(3)]
+        self.receive(OK % 5 + b"he")
+        answers[1].cancel()
+        self.failureResultOf(answers[1], CancelledError)
+        self.assertFalse(self.transport.is_cut)
+        self.assertFalse(self.connection.is_usable)
+        self.assertNoResult(answers[2])
+        self.receive(b"llo" + OK % 5 + b"other")
+        self.assertEqual(self.successResultOf(answers[0]), b"hello")
+        self.failureResultOf(answers[2], ResponseNeverReceived)
+        self.assertTrue(self.transport.is_cut)
+        self.assertEqual(self.idle, 0)
+
+    def test_one_that_is_cancelled_while_it_is_written(self) -> None:
+        first, second = self.ask(get()), self.ask(put(SlowBody()))
+        second.cancel()
+        self.failureResultOf(second, CancelledError)
+        self.failureResultOf(first, ResponseNeverReceived)
+        self.assertTrue(self.transport.is_cut, "half a request cannot be taken back")
+
     def test_no_http(self) -> None:
         answers = [self.connection.request(get()) for _ in range(2)]
         self.receive(b"SSH-2.0\r\n")

@@ -39,6 +39,7 @@ class _Exchange:
     """A request, and its answer once it is at the head of the queue.
 
     :ivar answer: what the caller waits for. :ivar is_next: whether its answer is what comes.
+    :ivar is_unwanted: it was cancelled; the connection ends when its answer is what comes next.
     :ivar received: bytes of its answer.
     """
 
@@ -48,6 +49,7 @@ class _Exchange:
     proxy: TransportProxyProducer
     is_written: bool = False
     is_next: bool = False
+    is_unwanted: bool = False
     writing: "Deferred[None] | None" = None
     received: int = 0
     response: IResponse | None = None
@@ -93,7 +95,9 @@ class Connection(Protocol):
     @property
     def is_usable(self) -> bool:
         """Whether it can take a request: the one before is on its way as a whole."""
-        return not self._is_ending and all(each.is_written for each in self._exchanges)
+        return not self._is_ending and all(
+            each.is_written and not each.is_unwanted for each in self._exchanges
+        )
 
     @property
     def depth(self) -> int:
@@ -113,7 +117,8 @@ class Connection(Protocol):
 
         Fires with the answer. Fails with :class:`RequestNotSent` where it cannot be sent now;
         with :class:`ResponseNeverReceived`, or :class:`RequestTransmissionFailed`, where the
-        connection broke and nothing of the answer had come. Cancelling ends the connection.
+        connection broke and nothing of the answer had come. Cancelling ends the connection, once
+        the answers before have come.
         """
         if not self.is_usable:
             return fail(RequestNotSent())
@@ -153,7 +158,9 @@ class Connection(Protocol):
 
     def _cancel(self, exchange: _Exchange) -> None:
         exchange.fail(Failure(CancelledError()))
-        if exchange in self._exchanges:
+        if exchange.is_written and not exchange.is_next:
+            exchange.is_unwanted = True
+        elif exchange in self._exchanges:
             self._end(Failure(CancelledError()))
 
     # Reading
@@ -203,7 +210,9 @@ class Connection(Protocol):
         if self._goes_on(exchange):
             self._rest = rest
             self.transport.resumeProducing()
-            if self._exchanges:
+            if self._exchanges and self._exchanges[0].is_unwanted:
+                self._end(Failure(CancelledError()))
+            elif self._exchanges:
                 self._read_next()
             else:
                 self._on_idle(self)
