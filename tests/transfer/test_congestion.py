@@ -110,6 +110,11 @@ class LossTests(SynchronousTestCase):
             before = used_by(near)
             self.look(sight, MB, 1000)
             self.assertEqual(used_by(near), before)
+        reno = Congestion("reno")
+        with connection() as (near, _far), connection() as (later, _far):
+            self.look(reno.tune(near), MB, 1000)
+            reno.tune(later)
+            self.assertEqual(used_by(later), "reno", "what is configured holds for later ones, too")
 
     def test_hosts_are_forgotten(self) -> None:
         self.patch(congestion, "_MOST_HOSTS", 2)

@@ -1,5 +1,7 @@
 """Sending before the opening is answered, to a far peer that waits for it."""
 
+from typing import Any
+
 from twisted.internet.defer import CancelledError, Deferred
 
 from tests.transfer.fake_peer import FakePeer, FakeSession
@@ -125,6 +127,34 @@ class EarlyTests(EarlyCase):
         self.assert_arrived()
         for step in elsewhere:
             self.assertTrue(step.called, "it was cancelled")
+
+    def test_a_pause_before_the_end_that_was_asked_for(self) -> None:
+        """All is sent, and the commit asked for, when what was opened is still being kept."""
+        self.peer.awaits = True
+        self.peer.steps["POST commit after"] = [asked := Deferred()]
+        self.peer.steps["PUT 2 early"] = [last := Deferred()]
+        keep, keeping = self.memo.keep, Deferred()
+
+        async def slow(state: Any) -> None:
+            await keep(state)
+            if state["path"] and not state["asked_to_commit"]:
+                await keeping
+
+        self.memo.keep = slow  # type: ignore[method-assign]
+        opening = self.held("POST push")
+        push = self.push(threads=3)
+        done = self.begin(push)
+        opening.callback(None)
+        push._commit_if_sent()
+        self.assertIn("POST commit after", self.peer.asked)
+        done.cancel()
+        self.failureResultOf(done, CancelledError)
+        self.assertTrue(asked.called, "nobody waits for it any more")
+        self.assertTrue(last.called)
+        self.assert_nothing_held()
+        self.memo.keep = keep  # type: ignore[method-assign]
+        self.successResultOf(self.begin(push))
+        self.assert_arrived()
 
     def test_a_new_life_goes_on_with_the_same_key(self) -> None:
         self.held("POST push")

@@ -118,7 +118,9 @@ class Congestion:
         return way is not None and way.is_lossy
 
     def note(self, host: str, lost: int, moved: int) -> None:
-        """So many packets got lost by chance, of so many bytes."""
+        """So many packets got lost by chance, of so many bytes: where there is a choice."""
+        if self._when_lossy is None:
+            return
         way = self._ways.get(host)
         if way is None:
             if len(self._ways) >= _MOST_HOSTS:

@@ -106,7 +106,7 @@ class Peer:
         asking.addTimeout(_MEET_S, self._http.reactor)
         try:
             self.abilities = await self._http.threads.run(parse_plugin, (await asking).body)
-            self.pipelines = self.abilities.early
+            self.pipelines = self.pipelines or self.abilities.early
         except (TransfersError, DeferTimeoutError) as error:
             log.debug("What {name} can do is not known: {error}", name=self.name, error=error)
 

@@ -83,11 +83,10 @@ class Push:
             instances = self._transaction.instances
             total = sum(instance.size for instance in instances)
             self._peer.prepare(min(link.limit, total // SLICE))
-            if len(instances) > _MANY:
-                await self._peer.learn()
             try:
                 await self._run(progress)
             finally:
+                self._forget_commit()
                 await self._end_early()
         self._transaction.forget()
 
@@ -208,6 +207,8 @@ class Push:
             transaction.forget()
             return False
         transaction.compression = self._codings.open(transaction.compression)
+        if len(transaction.declared) > _MANY:
+            await self._peer.learn()
         # With the key: this opening, repeated, is the same one.
         await self._memo.keep(self._at_peer.state())
         request = PushRequest(
@@ -276,10 +277,14 @@ class Push:
                 raise
             return True
         finally:
-            committing, self._committing = self._committing, None
-            if committing is not None:
-                committing.addErrback(lambda _failure: None)
-                committing.cancel()
+            self._forget_commit()
+
+    def _forget_commit(self) -> None:
+        committing, self._committing = self._committing, None
+        self._is_committed = False
+        if committing is not None:
+            committing.addErrback(lambda _failure: None)
+            committing.cancel()
 
     async def _arrive(self, progress: Progress) -> bool:
         """Have all arrive; tells whether the peer still knows the transaction.

@@ -19,7 +19,6 @@ a thread.
 
 import re
 import struct
-import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -39,11 +38,7 @@ from .pushes import (
     extension_json,
     read_extension,
 )
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
+from .zstd_library import zstd
 
 PACKED = "application/vnd.txtransfers.packed"
 """The type of what is packed, in ``Content-Type``, and of a lookup in ``Accept``."""

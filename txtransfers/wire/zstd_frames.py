@@ -15,18 +15,13 @@ Nothing marks the end: the size of a bucket is known. Whoever calls these is in 
 """
 
 import struct
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 from isal import isal_zlib
 
 from ..errors import BadCompression, WrongLength
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
+from .zstd_library import zstd
 
 MAX_FRAME = 2**20
 """Bytes of a slice, at most: what a decoder makes, and holds, at a time."""
