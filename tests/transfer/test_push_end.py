@@ -4,7 +4,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from tests.transfer.test_push import BUCKETS, PushCase
 from txtransfers.errors import PeerRefused, PeerUnreachable
-from txtransfers.store.interfaces import Outcome
+from txtransfers.store.interfaces import CommitReport, Outcome
 
 COMMIT = "POST commit after"
 
@@ -75,3 +75,37 @@ class EndTests(PushCase):
         self.assert_nothing_held()
         self.successResultOf(self.begin(self.push(threads=3)))
         self.assert_arrived()
+
+    def test_a_pause_and_a_commit_that_goes_on(self) -> None:
+        """What was under way then has arrived after all, while it was sent once more."""
+        for status in (404, 409):
+            self.setUp()
+            self.lost.callback(None)
+            self.peer.steps["PUT 1"] = [Deferred(), again := Deferred()]
+            self.peer.steps["PUT 2"] = [Deferred()]
+            before = self.begin(self.push(threads=3))
+            before.cancel()
+            self.failureResultOf(before, CancelledError)
+            done = self.begin(push := self.push(threads=1))
+            self.assertNoResult(done)
+            self.successResultOf(self.arrive_and_commit(1, 2))
+            again.errback(PeerRefused("it is committed", status))
+            self.successResultOf(done)
+            self.assertEqual([Outcome.STORED] * 3, list(push.outcomes()))
+            self.assertEqual(1, self.peer.asked.count("POST push"))
+            self.assert_arrived()
+            self.assert_nothing_held()
+
+    def arrive_and_commit(self, *numbers: int) -> "Deferred[CommitReport]":
+        """What a life before has sent and asked for happens at the peer now."""
+
+        async def happen() -> CommitReport:
+            pushes, id_ = self.peer.pushes, self.peer.paths[-1].split("/")[3]
+            assert self.memo.kept is not None
+            for number in numbers:
+                sink = await pushes.receive(id_, number)
+                sink.write(self.store.files[self.memo.kept[number].id])
+                await pushes.finish_bucket(id_, sink, 0)
+            return await pushes.commit(id_)
+
+        return Deferred.fromCoroutine(happen())

@@ -268,16 +268,21 @@ class Push:
             return is_committed
         except PeerRefused as error:
             # What came again may be refused as all is there, and is being committed.
-            if self._committing is None or error.status not in _MAY_BE_THERE:
+            if not self._may_be_committing or error.status not in _MAY_BE_THERE:
                 raise
             return await self._at_peer.find_out(error, progress)
         except PeerUnreachable:
             # Nor does its answer matter then.
-            if self._committing is None or not await self._at_peer.is_committed():
+            if not self._may_be_committing or not await self._at_peer.is_committed():
                 raise
             return True
         finally:
             self._forget_commit()
+
+    @property
+    def _may_be_committing(self) -> bool:
+        """Whether a peer that tells how it ended was asked to commit: before a pause, too."""
+        return self._transaction.extended and self._transaction.asked_to_commit
 
     def _forget_commit(self) -> None:
         committing, self._committing = self._committing, None
@@ -312,7 +317,7 @@ class Push:
             if early is None or not await early:
                 await self._send_buckets(progress)
         except PeerRefused as error:
-            if error.is_unknown and self._committing is None:
+            if error.is_unknown and not self._may_be_committing:
                 self._at_peer.lost()
                 return False
             if not await self._holds_less(error, progress):
@@ -327,7 +332,7 @@ class Push:
         try:
             await self._send_buckets(progress)
         except PeerRefused as error:
-            if self._committing is not None or error.status not in _MAY_BE_THERE:
+            if self._may_be_committing or error.status not in _MAY_BE_THERE:
                 raise
             log.info("What was sent early is sent again: {error}", error=error)
             return False
