@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -39,7 +38,8 @@ Without any, the link's own rate allows 2.3 times at the most."""
 PLAIN_PEERS = "orthanc peers"
 WAYS = (("push", "none"), ("pull", "none"), ("push", "gzip"), ("push", "auto"), ("pull", "auto"))
 _PATIENCE_S = 24 * 3600
-_POLL_S = 0.05
+_POLL_S = 0.25
+"""Seconds between two looks at a job, which tells itself when it ended."""
 _MEGABYTE = 2**20
 
 
@@ -56,6 +56,21 @@ class Site:
             self.orthanc.client.request("DELETE", f"/patients/{patient}")
 
 
+def _access(here: Place) -> dict[str, Json]:
+    return {"RemoteAccessAllowed": here.address != HOST, "AuthenticationEnabled": False}
+
+
+def gateway_settings(here: Place, orthanc: Orthanc, peers: Json) -> dict[str, Json]:
+    """What a daemon in front of ``orthanc`` is configured with."""
+    return {
+        **_access(here),
+        "RemoteAccessWithoutUsers": here.address != HOST,
+        "HttpBindAddresses": [here.address],
+        "OrthancPeers": peers,
+        "Store": in_front_of(orthanc, CacheSize=1),
+    }
+
+
 def _sites(folder: Path, places: Sequence[Place], stack: ExitStack) -> tuple[Site, Site]:
     """Start both; the stack ends them."""
     ports = free_ports(4)
@@ -63,18 +78,11 @@ def _sites(folder: Path, places: Sequence[Place], stack: ExitStack) -> tuple[Sit
     made = []
     for number, (name, other) in enumerate((("A", "B"), ("B", "A"))):
         here, there = places[number], places[1 - number]
-        is_remote = here.address != HOST
-        access = {"RemoteAccessAllowed": is_remote, "AuthenticationEnabled": False}
         peers = {other: [f"http://{there.address}:{orthancs[1 - number]}/"]}
-        settings = {**PLAIN, **access, "OrthancPeers": peers, "HttpTimeout": _PATIENCE_S}
+        settings = {**PLAIN, **_access(here), "OrthancPeers": peers, "HttpTimeout": _PATIENCE_S}
         orthanc = Orthanc(name, folder / "orthanc", orthancs[number], settings, here)
         url = f"http://{there.address}:{gateways[1 - number]}/"
-        own = {
-            **access,
-            "HttpBindAddresses": [here.address],
-            "OrthancPeers": peers_of(name, other, url),
-            "Store": in_front_of(orthanc, CacheSize=1),
-        }
+        own = gateway_settings(here, orthanc, peers_of(name, other, url))
         gateway = Daemon(name, folder / "gateway", gateways[number], own, here)
         for daemon in (orthanc, gateway):
             stack.callback(daemon.stop)
@@ -104,13 +112,14 @@ def _runs(a: Site, b: Site, resources: list[Json], place: Place) -> Iterator[tup
     patient.close()
     for mode, compression in WAYS:
         b.empty()
-        go = partial(_move, mode, compression, a, b, resources)
-        yield f"daemons, {mode}, {compression}", _timed(go)
+        yield f"daemons, {mode}, {compression}", _move(mode, compression, a, b, resources)
 
 
-def _move(mode: str, compression: str, a: Site, b: Site, resources: list[Json]) -> None:
-    """From the request to Success."""
-    moves.move(*(mode, a.gateway, b.gateway, resources), compression=compression, interval=_POLL_S)
+def _move(mode: str, compression: str, a: Site, b: Site, resources: list[Json]) -> float:
+    """Seconds from the request to Success."""
+    return moves.move(
+        *(mode, a.gateway, b.gateway, resources), compression=compression, interval=_POLL_S
+    )
 
 
 @contextmanager
@@ -180,7 +189,7 @@ def _large(console: Console, folder: Path, megabytes: int) -> bool:
         for mode, compression in WAYS:
             for site in (a, b):
                 site.gateway.reset_peak_memory()
-            took = _timed(partial(_move, mode, compression, a, b, resources))
+            took = _move(mode, compression, a, b, resources)
             peaks = [site.gateway.memory("VmHWM") / 1024 for site in (a, b)]
             most = max(most, *peaks)
             told = f"{peaks[0]:.0f}, {peaks[1]:.0f}"

@@ -249,7 +249,9 @@ class Daemon:
             time.sleep(0.05)
         self._process = None
         code = None if process is None else process.returncode
-        raise DaemonError(f"daemon {self.name} ended at its start, with exit code {code}")
+        raise DaemonError(
+            f"daemon {self.name} ended at its start, with exit code {code}: {self.log_tail(3)}"
+        )
 
     def stop(self) -> None:
         """End the process by SIGTERM; fail with DaemonError where it does not end well."""

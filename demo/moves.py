@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -70,16 +71,23 @@ def move(
     interval: float,
     watch: Callable[[Any], None] = lambda _: None,
 ) -> float:
-    """Make one transfer; return the seconds from request to Success, or fail with DaemonError."""
-    started = time.perf_counter()
+    """Make one transfer; return the seconds from request to Success, or fail with DaemonError.
+
+    When it ended is what its job says, of the same clock: how often it is asked does not matter.
+    """
+    started = time.time()
     body = {"Resources": resources, "Compression": compression}
     holder, job = _submit(mode, sender, receiver, body)
     ended = holder.client.wait_for_job(job, interval, watch)
-    seconds = time.perf_counter() - started
     if ended["State"] != "Success":
         told = ended.get("ErrorDetails") or ended.get("ErrorDescription")
         raise DaemonError(f"the job of a {mode} at {holder.name} ended in {ended['State']}: {told}")
-    return seconds
+    return _moment(ended["CompletionTime"]) - started
+
+
+def _moment(text: str) -> float:
+    """What Orthanc, and the daemons, write of a time, which is UTC, as seconds since 1970."""
+    return datetime.strptime(text, "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC).timestamp()
 
 
 def _submit(mode: str, sender: Daemon, receiver: Daemon, body: Json) -> tuple[Daemon, str]:

@@ -165,7 +165,7 @@ def answer_rest(data: bytes) -> None:
     async def read_md5(_known: Any) -> str | None:
         return None
 
-    catalogue = Catalogue(rest, read_md5)
+    catalogue = Catalogue(Clock(), rest, read_md5)
     id_ = "-".join(["01234567"] * 5)
     for call in (
         lambda: rest.get_json("/system"),

@@ -49,7 +49,7 @@ class CatalogueTests(StoreTestCase):
     def test_what_is_remembered_is_bounded(self) -> None:
         self.patch(catalogue, "_MOST_REMEMBERED", 2)
         self.lookup()
-        self.assertEqual(len(self.store._catalogue._md5s), 2)
+        self.assertEqual(len(self.store._catalogue._told), 2)
 
     def test_many_are_asked_for_in_slices(self) -> None:
         self.patch(catalogue, "_SLICE", 3)
@@ -109,16 +109,60 @@ class SmallTests(StoreTestCase):
     def test_the_next_ones_come_meanwhile(self) -> None:
         opened = self.store.open([Chunk(id_, 0, self.size) for id_ in self.ids])
         self.now(opened.read(10))
-        self.assertEqual(self.orthanc.count("GET", "/data"), 4)
+        self.assertEqual(self.orthanc.count("GET", "/data"), 9)
         opened.close()
         self.assertEqual(os.listdir(os.path.join(self.folder, "spool")), [])
 
     def test_not_more_than_memory_allows(self) -> None:
-        self.patch(reader, "_MOST_AHEAD", 2 * self.size)
+        self.patch(reader, "_TOGETHER", 2 * self.size)
         opened = self.store.open([Chunk(id_, 0, self.size) for id_ in self.ids])
         self.now(opened.read(10))
-        self.assertEqual(self.orthanc.count("GET", "/data"), 2)
+        self.assertEqual(self.orthanc.count("GET", "/data"), 4)
+        self.now(opened.read(2 * self.size))
+        self.assertEqual(self.orthanc.count("GET", "/data"), 4)
+        self.now(opened.read(self.size))
+        self.assertEqual(self.orthanc.count("GET", "/data"), 6)
         opened.close()
+
+    def test_none_is_cut_where_it_fits(self) -> None:
+        opened = self.store.open([Chunk(id_, 0, self.size) for id_ in self.ids])
+        read = [self.now(opened.read(2 * self.size + 10)) for _ in range(5)]
+        opened.close()
+        self.assertEqual([len(data) for data in read], [2 * self.size] * 4 + [self.size])
+
+    def test_it_is_not_asked_again_what_it_has(self) -> None:
+        self.now(self.store.find(self.ids))
+        for _ in range(2):
+            self.read_all()
+            self.assertEqual(self.orthanc.count("POST", "/tools/bulk-content"), 1)
+        self.clock.advance(20)
+        self.read_all()
+        self.assertEqual(self.orthanc.count("POST", "/tools/bulk-content"), 2)
+
+    def test_one_that_was_replaced_since(self) -> None:
+        """Its content is compared: what was told before counts no more."""
+        self.now(self.store.find(self.ids))
+        stored = self.orthanc.stored[self.ids[3]]
+        data = stored.data[:-1] + b"!"
+        self.orthanc.stored[self.ids[3]] = Stored(data, stored.header, "another")
+        self.assertTrue(data in self.read_all())
+        self.assertEqual(self.orthanc.count("POST", "/tools/bulk-content"), 2)
+
+    def test_what_is_wrong_with_one_of_several_is_said_of_it(self) -> None:
+        self.now(self.store.find(self.ids))
+        del self.orthanc.stored[self.ids[2]]
+        opened = self.store.open([Chunk(id_, 0, self.size) for id_ in self.ids])
+        error = self.fails(opened.read(2**20), errors.UnknownResource)
+        self.assertIn(self.ids[2], str(error))
+        opened.close()
+
+    def read_all(self) -> bytes:
+        reader = self.store.open([Chunk(id_, 0, self.size) for id_ in self.ids])
+        parts = []
+        while data := self.now(reader.read(2**20)):
+            parts.append(data)
+        reader.close()
+        return b"".join(parts)
 
     def test_one_that_changes_while_it_comes(self) -> None:
         self.now(self.store.find(self.ids))

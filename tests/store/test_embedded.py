@@ -1,14 +1,22 @@
-"""What the embedded store promises beyond the contract: space, also when nobody waits any more."""
+"""What the embedded store promises beyond the contract: space, also when nobody waits any more;
+and reads that spare copies.
+"""
 
 import os
+from io import BytesIO
 
 from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.dicom_files import make
+from tests.orthanc.fake_orthanc import md5
 from tests.slow_threads import SlowThreads
 from txtransfers.errors import StorageFull
+from txtransfers.store.dicom import read_header
 from txtransfers.store.embedded import EmbeddedStore
-from txtransfers.wire.plan import Instance
+from txtransfers.store.interfaces import Piece
+from txtransfers.threads import SynchronousThreads
+from txtransfers.wire.plan import Chunk, Instance
 
 ID = "-".join(["00000000"] * 5)
 
@@ -45,3 +53,22 @@ class SpaceTests(SynchronousTestCase):
         self.failureResultOf(receiving, CancelledError)
         self.threads.go_on()
         self.successResultOf(held.discard())
+
+
+class ReadingTests(SynchronousTestCase):
+    def test_none_is_cut_where_it_fits(self) -> None:
+        store = EmbeddedStore(os.path.abspath(self.mktemp()), SynchronousThreads())
+        store.start()
+        self.addCleanup(store.stop)
+        files = [make(number, filler=1000 * number) for number in range(4)]
+        declared = [
+            Instance(read_header(BytesIO(data), len(data)).ids.instance, len(data), md5(data))
+            for data in files
+        ]
+        incoming = self.successResultOf(store.receive(declared))
+        for one, data in zip(declared, files, strict=True):
+            self.successResultOf(incoming.write([Piece(one.id, 0, data)]))
+        self.successResultOf(incoming.commit())
+        reader = store.open([Chunk(one.id, 0, one.size) for one in declared])
+        read = [self.successResultOf(reader.read(len(files[3]) + 10)) for _ in range(3)]
+        self.assertEqual(read, [files[0] + files[1], files[2], files[3]])

@@ -22,7 +22,7 @@ class CutTests(SynchronousTestCase):
         self.assertEqual(choose_cut(3 * MB, 8, 1e6, 0.1, False), Cut(3 * MB))
 
     def test_near(self) -> None:
-        self.assertEqual(choose_cut(None, 8, 1e9, 0.001, True), Cut(LARGEST))
+        self.assertEqual(choose_cut(None, 8, 1e9, 0.001, True), Cut(2 * LARGEST))
 
     def test_unknown(self) -> None:
         self.assertEqual(choose_cut(None, 32, None, 0.1, False).target, UNKNOWN)

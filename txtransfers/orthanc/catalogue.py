@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import attrs
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ..errors import StorageFailure, UnknownResource
@@ -27,7 +28,9 @@ _TOGETHER = 50
 _AT_ONCE = 8
 """Requests at once to Orthanc's database, which it asks one after the other anyway."""
 _MOST_REMEMBERED = 50_000
-"""MD5s: about 20 MB of memory."""
+"""Instances, with their MD5s: about 25 MB of memory."""
+_RECENT_S = 10.0
+"""Seconds for which what Orthanc told is good enough for who compares it with what it reads."""
 _BELOW = {"patients": "Studies", "studies": "Series", "series": "Instances"}
 _ROUTES = {Level.PATIENT: "patients", Level.STUDY: "studies", Level.SERIES: "series"}
 
@@ -51,14 +54,19 @@ class Catalogue:
     """See the module."""
 
     def __init__(
-        self, rest: OrthancRest, read_md5: Callable[[Known], Awaitable[str | None]]
+        self,
+        clock: IReactorTime,
+        rest: OrthancRest,
+        read_md5: Callable[[Known], Awaitable[str | None]],
     ) -> None:
         """:param read_md5: reads an instance for its MD5; None where it is gone."""
+        self._clock = clock
         self._rest = rest
         self._read_md5 = read_md5
         self._has_bulk = True
         self._has_md5s = True
-        self._md5s: OrderedDict[str, tuple[str, str]] = OrderedDict()
+        self._told: OrderedDict[str, tuple[Known, float]] = OrderedDict()
+        """What Orthanc told of an instance, and when."""
 
     async def lookup(self, resources: Sequence[Resource]) -> tuple[Instance, ...]:
         """See :meth:`IInstanceStore.lookup`."""
@@ -121,6 +129,17 @@ class Catalogue:
         await run_all((partial(self._read, known, found) for known in unread), _AT_ONCE)
         return found
 
+    def recent(self, ids: Iterable[str]) -> dict[str, Known] | None:
+        """What :meth:`find` told of these some seconds ago; None where it did not tell all."""
+        since = self._clock.seconds() - _RECENT_S
+        found: dict[str, Known] = {}
+        for id_ in ids:
+            known, when = self._told.get(id_, (None, 0.0))
+            if known is None or not known.md5 or when < since:
+                return None
+            found[id_] = known
+        return found
+
     async def describe(self, ids: Sequence[str]) -> dict[str, Known]:
         """Those of ``ids`` that are in Orthanc, with the MD5s that are remembered."""
         wanted = [id_ for id_ in dict.fromkeys(ids) if is_identifier(id_)]
@@ -162,8 +181,10 @@ class Catalogue:
             if id_ not in asked:
                 more = True
                 continue
-            known_uuid, md5 = self._md5s.get(id_, ("", ""))
-            found[id_] = Known(id_, uuid, size, md5 if known_uuid == uuid and uuid else "")
+            before, _when = self._told.get(id_, (None, 0.0))
+            is_same = before is not None and before.uuid == uuid != ""
+            found[id_] = Known(id_, uuid, size, before.md5 if before and is_same else "")
+            self._remember(found[id_])
         return more
 
     async def _learn(self, group: Sequence[Known], found: dict[str, Known]) -> None:
@@ -184,7 +205,7 @@ class Catalogue:
     def _take_md5(self, known: Known, md5: str, found: dict[str, Known]) -> None:
         if md5:
             found[known.id] = attrs.evolve(known, md5=md5)
-            self.remember(known, md5)
+            self._remember(found[known.id])
 
     async def _read(self, known: Known, found: dict[str, Known]) -> None:
         """Read an instance for its MD5."""
@@ -202,13 +223,11 @@ class Catalogue:
             )
         self._take_md5(known, md5, found)
 
-    def remember(self, known: Known, md5: str) -> None:
-        """The file that Orthanc has has that MD5."""
-        if known.uuid:
-            self._md5s[known.id] = (known.uuid, md5)
-            self._md5s.move_to_end(known.id)
-            while len(self._md5s) > _MOST_REMEMBERED:
-                self._md5s.popitem(last=False)
+    def _remember(self, known: Known) -> None:
+        self._told[known.id] = known, self._clock.seconds()
+        self._told.move_to_end(known.id)
+        if len(self._told) > _MOST_REMEMBERED:
+            self._told.popitem(last=False)
 
     def _nonsense(self, path: str, what: str) -> StorageFailure:
         return StorageFailure(

@@ -2,11 +2,12 @@
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from ..errors import StorageFailure, UnknownResource
+from ..errors import SourceChanged, StorageFailure, UnknownResource
 from ..store.interfaces import IInstanceReader
 from ..store.reader import ClosableReader
 from ..transfer.slots import Slots
@@ -18,11 +19,12 @@ from .rest import OrthancRest
 from .spool import Copy, Spool, changed, deleted, fetch_small, md5_of_tag
 
 AHEAD = 3
-"""Instances of a bucket that come while another is read."""
+"""Large instances of a bucket that come while another is read; 0 where nothing comes early."""
 SMALL = 2**20
 """Bytes of an instance that is read without a copy on the disk."""
-_MOST_AHEAD = 5 * 2**18
-"""Bytes of small instances that a reader has in memory: with those that are written, STREAMED."""
+_TOGETHER = 2**20 + 2**16
+"""Bytes of small instances that come together: two CT slices with their headers. A reader has these
+in memory twice at the most: those that come, and those that are written."""
 
 
 class Sources:
@@ -86,9 +88,13 @@ class OrthancReader(ClosableReader):
         self._sources = sources
         self._chunks = deque(chunk for chunk in chunks if chunk.size)
         self._known: dict[str, Known] | None = None
+        self._is_recent = False
+        """Whether that was not asked for now."""
         self._copies: dict[str, Copy] = {}
-        self._small: dict[str, Deferred[bytes]] = {}
-        self._data = b""
+        self._small: deque[bytes] = deque()
+        """Those at the head of the chunks, whole."""
+        self._coming: Deferred[list[bytes]] | None = None
+        """Those after them."""
         self._done = 0
 
     def fetch(self, limit: int) -> "Deferred[bytes]":
@@ -100,21 +106,21 @@ class OrthancReader(ClosableReader):
         copies, self._copies = self._copies, {}
         for copy in copies.values():
             self._sources.spool.release(copy)
-        small, self._small = self._small, {}
-        for coming in small.values():
+        self._small.clear()
+        coming, self._coming = self._coming, None
+        if coming is not None:
             coming.addErrback(lambda _failure: None)
             coming.cancel()
-        self._data = b""
 
     async def _read(self, limit: int) -> bytes:
         if self._known is None and self._chunks:
-            ids = [chunk.id for chunk in self._chunks]
-            catalogue = self._sources.catalogue
-            self._known = await (catalogue.find if self._md5s else catalogue.describe)(ids)
-        parts = []
+            self._known = await self._ask()
+        parts: list[bytes] = []
         left = limit
         while left and self._chunks and not self.closed:
             chunk = self._chunks[0]
+            if parts and chunk.size > left:  # it is better read whole, next time
+                break
             wanted = min(left, chunk.size - self._done)
             data = await self._read_chunk(chunk, chunk.offset + self._done, wanted)
             parts.append(data)
@@ -124,40 +130,76 @@ class OrthancReader(ClosableReader):
                 self._next()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    async def _ask(self) -> dict[str, Known]:
+        """What Orthanc has of the instances.
+
+        What it told lately counts for small ones: their bytes come with an MD5, and are compared.
+        """
+        known = self._sources.catalogue.recent(chunk.id for chunk in self._chunks)
+        if known is not None and all(self._fits(chunk, known[chunk.id]) for chunk in self._chunks):
+            self._is_recent = True
+            return known
+        return await self._ask_again()
+
+    def _fits(self, chunk: Chunk, known: Known) -> bool:
+        is_same = self._md5s.get(chunk.id, known.md5) == known.md5
+        return is_same and _is_small(chunk, known)
+
+    async def _ask_again(self) -> dict[str, Known]:
+        catalogue = self._sources.catalogue
+        self._is_recent = False
+        ids = [chunk.id for chunk in self._chunks]
+        return await (catalogue.find if self._md5s else catalogue.describe)(ids)
+
     def _next(self) -> None:
         id_ = self._chunks.popleft().id
         self._done = 0
-        self._data = b""
+        if self._small:
+            self._small.popleft()
         if id_ in self._copies and all(chunk.id != id_ for chunk in self._chunks):
             self._sources.spool.release(self._copies.pop(id_))
 
     async def _read_chunk(self, chunk: Chunk, offset: int, size: int) -> bytes:
         known = self._find(chunk)
         if _is_small(chunk, known):
-            if not self._data:
-                self._fetch_ahead()
-                self._data = await self._small.pop(chunk.id)
-            return self._data[offset : offset + size]
+            try:
+                return (await self._small_one())[offset : offset + size]
+            except (SourceChanged, UnknownResource):
+                if not self._is_recent:
+                    raise
+            self._known = await self._ask_again()
+            return await self._read_chunk(chunk, offset, size)
         if self._sources.dialect.has_ranges:
             data = await self._sources.read_range(known, offset, size)
             if data is not None:
                 return data
         return await self._sources.spool.read(self._copy(known), offset, size)
 
-    def _fetch_ahead(self) -> None:
-        """Have this and the next small instances come."""
+    async def _small_one(self) -> bytes:
+        """The chunk at the head, which is a small instance; the next ones come meanwhile."""
+        if not self._small:
+            coming, self._coming = self._coming or self._fetch_from(0), None
+            assert coming is not None
+            self._small.extend(await coming)
+            if self._sources.ahead:
+                self._coming = self._fetch_from(len(self._small))
+        return self._small[0]
+
+    def _fetch_from(self, number: int) -> "Deferred[list[bytes]] | None":
+        """Have small instances come, from that chunk on; None where it is none."""
         assert self._known is not None
-        waiting = 0
-        for number, chunk in enumerate(self._chunks):
+        sources, together, size = self._sources, list[Known](), 0
+        for chunk in islice(self._chunks, number, None):
             known = self._known.get(chunk.id)
             if known is None or not _is_small(chunk, known):
-                return
-            waiting += known.size
-            if number and (number > self._sources.ahead or waiting > _MOST_AHEAD):
-                return
-            if chunk.id not in self._small:
-                coming = fetch_small(self._sources.rest, self._sources.fetching, known)
-                self._small[chunk.id] = Deferred.fromCoroutine(coming)
+                break
+            size += known.size
+            if together and (size > _TOGETHER or not sources.ahead):
+                break
+            together.append(known)
+        if not together:
+            return None
+        return Deferred.fromCoroutine(fetch_small(sources.rest, sources.fetching, together))
 
     def _find(self, chunk: Chunk) -> Known:
         assert self._known is not None

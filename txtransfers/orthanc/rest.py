@@ -171,9 +171,20 @@ class OrthancRest:
         (answer,) = await self._ask([question], self._exchanges.ask, on_again)
         return answer
 
-    async def get_each(self, paths: Sequence[str], accepted: Collection[int]) -> Sequence[Answer]:
-        """What is at ``paths``, small things, one after the other on one connection."""
-        questions = [Question("GET", path, accepted=accepted, limit=_MAX_ANSWER) for path in paths]
+    async def get_each(
+        self,
+        paths: Sequence[str],
+        accepted: Collection[int] = (200,),
+        limits: Sequence[int] | None = None,
+    ) -> Sequence[Answer]:
+        """What is at ``paths``, small things, one after the other on one connection.
+
+        :param limits: bytes that each answer may have.
+        """
+        questions = [
+            Question("GET", path, accepted=accepted, limit=limits[n] if limits else _MAX_ANSWER)
+            for n, path in enumerate(paths)
+        ]
         return await self._ask(questions, self._exchanges.ask)
 
     async def _ask(

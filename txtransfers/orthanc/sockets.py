@@ -204,6 +204,11 @@ class _Whole:
         self.has_ended = False
 
     @property
+    def has_head(self) -> bool:
+        """Whether its head has come."""
+        return self._answer is not None
+
+    @property
     def answer(self) -> Answer:
         """What came; there must be a head."""
         assert self._answer is not None
@@ -248,7 +253,13 @@ def _read_answer(connection: socket.socket, question: Question) -> tuple[Answer,
     with cast(BufferedReader, connection.makefile("rb", _READ_SIZE)) as file:
         while not whole.has_ended:
             whole.check(reading.left)
-            data = file.read(reading.left) if reading.left else file.read1()
+            if reading.left:
+                data = file.read(reading.left)
+            elif whole.has_head:
+                data = file.read1()
+            else:  # and nothing beyond it, so that a body of known length comes in one piece
+                edge = file.peek().find(b"\r\n\r\n")
+                data = file.read(edge + 4) if edge >= 0 else file.readline(_READ_SIZE)
             if not data:
                 if not reading.has_begun:
                     raise EOFError("closed without an answer")

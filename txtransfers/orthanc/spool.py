@@ -10,7 +10,9 @@ import os
 import re
 import shutil
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from itertools import count
 
 import attrs
@@ -196,28 +198,35 @@ class Spool:
             failure.raiseException()
 
 
-async def fetch_small(rest: OrthancRest, fetching: Slots, known: Known) -> bytes:
-    """The whole of an instance that needs no file here."""
+async def fetch_small(rest: OrthancRest, fetching: Slots, together: Sequence[Known]) -> list[bytes]:
+    """Instances that need no file here, whole, in that order."""
     async with fetching.slot():
-        return await rest.retrying(lambda: _fetch_small(rest, known))
+        if len(together) > 1:
+            # What is wrong with one of them is found out, and tried again, with each alone.
+            with suppress(TransfersError):
+                return await _fetch_small(rest, together)
+        return [
+            (await rest.retrying(partial(_fetch_small, rest, (known,))))[0] for known in together
+        ]
 
 
-async def _fetch_small(rest: OrthancRest, known: Known) -> bytes:
-    path = f"/instances/{known.id}/attachments/dicom/data"
+async def _fetch_small(rest: OrthancRest, together: Sequence[Known]) -> list[bytes]:
+    paths = [f"/instances/{known.id}/attachments/dicom/data" for known in together]
     try:
-        answer = await rest.request("GET", path, limit=known.size)
+        answers = await rest.get_each(paths, limits=[known.size for known in together])
     except UnknownResource:
-        raise deleted(rest, known) from None
+        raise deleted(rest, together[0]) from None
     except StorageFailure as error:
         if isinstance(error.__cause__, BodyTooLarge):
-            raise changed(rest, known) from None
+            raise changed(rest, together[0]) from None
         raise
-    told = md5_of_tag(answer.header("ETag"))
-    if known.md5 and not told:
-        told = await rest.threads.run(_md5, answer.body)
-    if len(answer.body) != known.size or (known.md5 and told != known.md5):
-        raise changed(rest, known)
-    return answer.body
+    for known, answer in zip(together, answers, strict=True):
+        told = md5_of_tag(answer.header("ETag"))
+        if known.md5 and not told:
+            told = await rest.threads.run(_md5, answer.body)
+        if len(answer.body) != known.size or (known.md5 and told != known.md5):
+            raise changed(rest, known)
+    return [answer.body for answer in answers]
 
 
 def md5_of_tag(tag: str) -> str:

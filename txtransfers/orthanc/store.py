@@ -80,7 +80,7 @@ class OrthancStore(StagingStore):
         self._spool = Spool(
             rest, os.path.join(folder, _SPOOL), cache_size, self.space.check_disk, fetching
         )
-        self._catalogue = Catalogue(rest, self._spool.read_md5)
+        self._catalogue = Catalogue(clock, rest, self._spool.read_md5)
         self.dialect = Dialect(rest)
         self._sources = Sources(rest, self._catalogue, self._spool, self.dialect, fetching, ahead)
         self._importer = Importer(

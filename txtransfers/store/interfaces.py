@@ -83,7 +83,7 @@ class IInstanceReader(Interface):
     """Reads a sequence of chunks as one stream of bytes."""
 
     def read(limit: int) -> "Deferred[bytes]":
-        """The next bytes: exactly ``limit``, fewer only at the end, none after it.
+        """The next bytes: at most ``limit``, and none after the last.
 
         One call at a time. Fails with :class:`UnknownResource` when an instance is gone meanwhile,
         with :class:`StorageFailure` when a file is shorter than the index says.

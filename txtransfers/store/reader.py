@@ -77,10 +77,13 @@ class EmbeddedReader(ClosableReader):
             self._file = None
 
     def _read(self, limit: int) -> bytes:
-        parts = []
+        parts: list[bytes] = []
         left = limit
         while left and self._chunks and not self.closed:
-            data = self._read_chunk(self._chunks[0], left)
+            chunk = self._chunks[0]
+            if parts and chunk.size > left:  # it is better read whole, next time
+                break
+            data = self._read_chunk(chunk, left)
             parts.append(data)
             left -= len(data)
         return parts[0] if len(parts) == 1 else b"".join(parts)

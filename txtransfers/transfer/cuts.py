@@ -9,6 +9,9 @@ from ..wire.plan import Cut
 LARGEST = 4 * 2**20
 """Bytes; the default of stock peers."""
 
+_NEAR = 8 * 2**20
+"""Bytes, where a round trip costs nothing: each bucket costs a request, a broken one little."""
+
 UNKNOWN = 2**20
 """Bytes, on a long link whose rate is not known yet."""
 
@@ -33,7 +36,7 @@ def choose_cut(
     if wanted is not None:
         return Cut(wanted)
     if is_near:  # a connection costs nothing to wait for, a request does
-        return Cut(LARGEST)
+        return Cut(_NEAR)
     parts = 2 * limit
     if goodput is None or round_trip is None:
         return Cut(UNKNOWN, parts, _LEAST_UNKNOWN, _FIRST)

@@ -26,8 +26,8 @@ from ..wire.inflation import UNLIMITED, Inflation
 from ..wire.plan import Bucket, bucket_size
 from .flow import Flow, IPatience, Toll
 
-SLICE = 512 * 1024
-"""Bytes that one hop to a thread handles."""
+SLICE = 576 * 1024
+"""Bytes that one hop to a thread handles: a CT slice of 512 by 512, with its header."""
 
 READ_SIZE = 256 * 1024
 """Bytes that a transport reads, and buffers for writing, at a time; Twisted's own are 64 KB."""
