@@ -17,7 +17,8 @@ from bench.wan.stage import HTTP_PORT, OPEN, Contender, Ready, Stage, fill, stop
 from demo import moves
 from demo.daemon import AnswerError, Daemon, Json, peers_of
 
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.25
+"""Between two looks at a job, which costs its daemon something, and tells itself when it ended."""
 
 
 class NotOfferedError(Exception):
@@ -62,7 +63,7 @@ class TxTransfers:
         }
         return Daemon(name, stage.folder, HTTP_PORT, OPEN | settings, host)
 
-    def _go(self, stage: Stage, a: Daemon, b: Daemon) -> None:
+    def _go(self, stage: Stage, a: Daemon, b: Daemon) -> float:
         deadline = time.monotonic() + stage.limit
 
         def watch(_job: Json) -> None:
@@ -71,7 +72,7 @@ class TxTransfers:
 
         resources = [{"Level": "Study", "ID": stage.load.study}]
         try:
-            moves.move(
+            return moves.move(
                 *(self.mode, a, b, resources),
                 compression=self.compression,
                 interval=POLL_SECONDS,

@@ -41,8 +41,9 @@ class Stage:
 class Ready:
     """A run that can begin."""
 
-    go: Callable[[], None]
-    """Move the files; return when all are there."""
+    go: Callable[[], float | None]
+    """Move the files; return when all are there, with the seconds where they are known better than
+    from outside."""
     arrived: Callable[[], int]
     """How many the receiver holds."""
 

@@ -118,12 +118,24 @@ class SampleTests(SynchronousTestCase):
         self.assertIsNot(decide.phase, Phase.SEEK)
 
     def test_a_thin_link_is_shared_by_few(self) -> None:
-        decide = Concurrency(64)
+        decide = Concurrency(64, START_LOSS_BASED)
         for _ in range(40):
             decide.sample(0.05, 0.6e6 * 0.05, 0.05, full=True, queued=True)
-        self.assertEqual(decide.limit, 2)
+        few = decide.limit
+        self.assertLess(few, START_LOSS_BASED / 2)
         run(Simulated(200 * MBIT, 0.1, 0.01), decide, 20)
-        self.assertGreater(decide.limit, 2, "it has become another")
+        self.assertGreater(decide.limit, few, "it has become another")
+
+    def test_where_packets_get_lost_all_are_taken_at_once_and_judged(self) -> None:
+        for after, expected in ((4e6, 64), (1e6, START)):
+            decide = Concurrency(64)
+            self.feed(decide, 1e6, 2)
+            decide.hurry()
+            self.assertEqual((decide.limit, decide.phase), (64, Phase.SEEK))
+            self.feed(decide, after, 10)
+            self.assertEqual((decide.limit, decide.phase), (expected, Phase.HOLD))
+            decide.hurry()
+            self.assertEqual(decide.limit, expected, "once")
 
     def test_what_was_found_is_kept_over_a_break(self) -> None:
         decide = Concurrency(64)

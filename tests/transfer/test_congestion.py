@@ -12,7 +12,7 @@ from txtransfers.transfer import congestion, tcp
 from txtransfers.transfer.congestion import Congestion, Sight, used_by
 from txtransfers.transfer.tcp import TcpInfo, tune
 
-EMPTY = TcpInfo(0.1, 0.1, 0, 0, 0, 0)
+EMPTY = TcpInfo(0.1, 0.1, 0, 0, 0, 0, 0)
 """What is told of a connection whose packets wait nowhere."""
 MB = 2**20
 
@@ -86,6 +86,27 @@ class LossTests(SynchronousTestCase):
             with connection() as (later, _later):
                 self.congestion.tune(later)
                 self.assertEqual(used_by(later), "reno")
+
+    def test_on_the_way_to_us(self) -> None:
+        """Each is seen by what comes before it, however much that is."""
+        with connection() as (near, _far):
+            before, sight = used_by(near), self.congestion.tune(near)
+            for disordered in (40, 40, 41, 41):
+                sight.look(attrs.evolve(EMPTY, moved=MB, disordered=disordered))
+            self.assertEqual(used_by(near), before, "two are no proof")
+            sight.look(attrs.evolve(EMPTY, moved=MB, disordered=80))
+            self.assertEqual(used_by(near), "reno")
+
+    def test_whom_they_slow_down(self) -> None:
+        with connection() as (near, _far):
+            fixed = Congestion("reno").tune(near)
+            adapting = Congestion(when_lossy=congestion.PREFERRED).tune(near)
+            for sight in (fixed, adapting):
+                self.assertFalse(sight.is_slowed(False), "nothing was lost")
+                self.look(sight, MB, 10)
+            self.assertTrue(fixed.is_slowed(True))
+            self.assertFalse(adapting.is_slowed(True))
+            self.assertTrue(adapting.is_slowed(False), "the peer sends as its system does")
 
     def test_in_a_full_queue(self) -> None:
         with connection() as (near, _far):

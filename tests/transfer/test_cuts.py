@@ -53,6 +53,14 @@ class TaperTests(SynchronousTestCase):
         self.assertEqual(sizes, sorted(sizes, reverse=True))
         self.assertLess(sizes[-1], MB // 2)
 
+    def test_instances_of_half_the_size_do_too(self) -> None:
+        """No group waits for its second one while others are cut."""
+        plan = plan_buckets(instances(*[525_484] * 500), Cut(MB, 128, MB // 8, 12_000))
+        check_plan(instances(*[525_484] * 500), plan)
+        sizes = [bucket_size(bucket) for bucket in plan]
+        for late in sizes[-100:]:
+            self.assertLess(late, MB // 4)
+
     def test_the_first_shows_progress_soon(self) -> None:
         for sizes in ((8 * MB, 5), (4 * MB,), (500_000, 500_000)):
             plan = plan_buckets(instances(*sizes), Cut(MB, 8, MB // 8, 12_000))

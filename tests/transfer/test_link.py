@@ -4,6 +4,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txtransfers.errors import PeerRefused, PeerUnreachable, WrongLength
 from txtransfers.transfer import tcp
 from txtransfers.transfer.concurrency import START, START_LOSS_BASED
-from txtransfers.transfer.congestion import Congestion
+from txtransfers.transfer.congestion import PREFERRED, Congestion
 from txtransfers.transfer.link import SAMPLE_S, Link
 
 SIZE = 50_000
@@ -176,3 +177,30 @@ class LinkTests(SynchronousTestCase):
         unknown = link.cut(None)
         link.goodput, link.round_trip = 1e6, 0.1
         self.assertLess(link.cut(None).target, unknown.target)
+
+    def test_losses_that_slow_it_down_make_it_all_there_may_be(self) -> None:
+        self.patch(tcp, "NEAR_S", 0.0)
+        for congestion, expected in (
+            (Congestion("reno"), 64),
+            (Congestion(when_lossy=PREFERRED), START),
+        ):
+            link = Link(self.clock, None, 64)
+            with connection() as (near, far):
+                ending = self.use(link)
+                link.connected(near, sight := congestion.tune(near))
+                told = tcp.read(near)
+                assert told is not None
+                sight.look(attrs.evolve(told, resent=100))
+                slots = [Deferred.fromCoroutine(self.hold(link)) for _ in range(START + 1)]
+                far.sendall(bytes(SIZE))
+                near.recv(SIZE, socket.MSG_WAITALL)
+                self.clock.advance(SAMPLE_S)
+                self.assertEqual(link.limit, expected)
+                for slot in slots:
+                    slot.addErrback(lambda _cancelled: None)
+                    slot.cancel()
+                ending.callback(None)
+
+    async def hold(self, link: Link) -> None:
+        async with link.slots.slot(0, link.place(None), "job"):
+            await Deferred()

@@ -165,6 +165,23 @@ class RunAllTests(SynchronousTestCase):
         self.failureResultOf(all_done, CancelledError)
         self.assertEqual(self.cancelled, [0, 1, 2])
 
+    def test_who_is_cancelled_gives_its_place_to_none_of_them(self) -> None:
+        slots = Slots(1)
+
+        def placed(number: int) -> Any:
+            async def run() -> None:
+                async with slots.slot():
+                    await self.task(number)()
+
+            return run
+
+        all_done = Deferred.fromCoroutine(run_all(map(placed, range(9)), 3, (slots,)))
+        stranger = slots.acquire()
+        all_done.cancel()
+        self.failureResultOf(all_done, CancelledError)
+        self.assertEqual(self.started, [0])
+        self.successResultOf(stranger)
+
     def test_a_task_that_makes_another_fail_while_it_is_at_work(self) -> None:
         """The first, ending, gives its slot to one that fails on the spot."""
         slots, ended = Slots(1), []

@@ -45,7 +45,7 @@ _PROBE_EPOCHS = 4
 _QUEUED = 0.2
 """Of the time, from which on a queue tells that the link is full."""
 _AFTER_ERROR_EPOCHS = 25
-_LEAST_FULL = 2
+_LEAST_FULL = 6
 _PART = 12 * 1024
 """Bytes of a full link that each bucket in flight should have at least: eight packets. With fewer
 a loss is found out by waiting only, and the waits double."""
@@ -112,6 +112,7 @@ class Concurrency:
         self._next = Phase.UP
         self._is_hurt = False
         self._is_settled = False
+        self._is_hurried = False
 
     @property
     def is_seeking(self) -> bool:
@@ -152,6 +153,17 @@ class Concurrency:
         self._move(max(1, self.limit // 2), Phase.HOLD)
         self._settled = 0.0
         self._hold = _AFTER_ERROR_EPOCHS
+
+    def hurry(self) -> None:
+        """Packets get lost, and slow each connection down: take as many as there may be, at once.
+
+        They are judged as any other number.
+        """
+        if self.phase is Phase.SEEK and not self._is_hurried:
+            self._is_hurried = True
+            self._settled = max(self._settled, self._previous)
+            self._before = self.limit
+            self._move(self._cap, Phase.SEEK)
 
     def idle(self) -> None:
         """A transfer begins after nothing was in flight: connections open their windows anew."""

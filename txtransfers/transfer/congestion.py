@@ -96,6 +96,11 @@ class Congestion:
         self._ways: dict[str, _Way] = {}
 
     @property
+    def adapts(self) -> bool:
+        """Whether connections carry as much where packets get lost."""
+        return PREFERRED in (self._name, self._when_lossy)
+
+    @property
     def is_loss_based(self) -> bool:
         """Whether connections begin with one that slows down at each loss, as far as is known."""
         return self._name != PREFERRED
@@ -109,7 +114,8 @@ class Congestion:
     def tune(self, connection: Any) -> "Sight":
         """Prepare a new connection, a socket; what is seen of it is to be told to what is given."""
         sight = Sight(self, connection)
-        tcp.tune(connection, self._when_lossy if self.is_lossy(sight.host) else self._name)
+        is_switched = self._when_lossy is not None and self.is_lossy(sight.host)
+        tcp.tune(connection, self._when_lossy if is_switched else self._name)
         return sight
 
     def is_lossy(self, host: str) -> bool:
@@ -118,9 +124,7 @@ class Congestion:
         return way is not None and way.is_lossy
 
     def note(self, host: str, lost: int, moved: int) -> None:
-        """So many packets got lost by chance, of so many bytes: where there is a choice."""
-        if self._when_lossy is None:
-            return
+        """So many packets got lost by chance, of so many bytes."""
         way = self._ways.get(host)
         if way is None:
             if len(self._ways) >= _MOST_HOSTS:
@@ -146,16 +150,27 @@ class Sight:
     def __init__(self, congestion: Congestion, connection: Any) -> None:
         self._congestion = congestion
         self._connection = connection
-        self._lost = 0
+        self._resent = 0
+        self._disordered = 0
         self._moved = 0
         self.host = _host(connection)
         self._is_switched = congestion.is_lossy(self.host)
+
+    def is_slowed(self, peer_adapts: bool) -> bool:
+        """Whether packets get lost on its way, so that many connections carry more than few.
+
+        :param peer_adapts: whether this is not so of what the peer sends.
+        """
+        return self._is_switched and not (self._congestion.adapts and peer_adapts)
 
     def look(self, told: TcpInfo) -> None:
         """Take what the kernel tells of it; some times in a round trip, or seldom."""
         if self._is_switched:
             return
-        lost, self._lost = told.resent - self._lost, told.resent
+        lost, self._resent = told.resent - self._resent, told.resent
+        # Each one that was lost on its way to us puts many behind it out of order.
+        lost += told.disordered > self._disordered
+        self._disordered = told.disordered
         moved, self._moved = told.moved - self._moved, told.moved
         is_empty = told.round_trip <= _EMPTY * told.least_round_trip
         self._congestion.note(self.host, lost if is_empty else 0, moved)

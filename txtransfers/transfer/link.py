@@ -77,6 +77,7 @@ class Link:
     :ivar delay: the same at present, with the time that packets wait in queues.
     :ivar goodput: bytes a second of the last second of transfers, both ways, as they travel; None
         while nothing has been transferred.
+    :ivar peer_adapts: whether what the peer sends is not slowed down where packets get lost.
     """
 
     def __init__(
@@ -98,6 +99,8 @@ class Link:
         self._clock = clock
         self._connections: list[_Connection] = []
         self._is_queued = False
+        self._is_slowed = False
+        self.peer_adapts = True
         self._users = 0
         self._last = 0.0
         self._sampling = LoopingCall(self._sample)
@@ -252,6 +255,8 @@ class Link:
         if self.slots.held and (full or rate > known):  # the end of a transfer tells nothing
             self.goodput = rate if self.goodput is None else known + share * (rate - known)
         if self._concurrency is not None and self.round_trip is not None and not self.is_near:
+            if self._is_slowed and full:
+                self._concurrency.hurry()
             self._concurrency.sample(seconds, size, self.round_trip, full, self._is_queued)
             if self._concurrency.limit != self._limit:
                 self._resize(self._concurrency.limit)
@@ -280,6 +285,7 @@ class Link:
             connection.sight.look(told)
             alive.append(connection)
         self._connections = alive
+        self._is_slowed = any(each.sight.is_slowed(self.peer_adapts) for each in alive)
         if trips:
             self.round_trip = min(trips)
             self.delay = median(delays)

@@ -3,7 +3,15 @@
 # mypy: disable-error-code="misc,empty-body"
 # ruff: noqa: N805
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -23,16 +31,23 @@ from .compression import CodecSpeeds
 from .link import Link
 from .progress import Progress
 from .retries import is_worth_retrying, with_retries
-from .slots import Slots
-from .streams import SLICE
+from .slots import Slots, run_all
 
 T = TypeVar("T")
 
 ROUNDS = 4
 """How often a transfer is gone on with when its end shows that something is missing."""
 
-STREAMED = 4 * SLICE
-"""Bytes of memory that a bucket takes on its way through, either way."""
+_BEGUN = 4
+"""Times as many buckets as may be in flight that are begun at once where answers take their time:
+the small ones at the end share places, and each is under way for a round trip at least."""
+
+STREAMED = 2 * 2**20
+"""Bytes of memory that a bucket takes on its way through, either way: three slices, and what the
+transport holds. So many that the default CacheSize is enough for the default MaxThreads."""
+
+_COPIES = 3
+"""Of a small bucket, that are in memory at once at the most."""
 
 _FORBIDDEN = (401, 403)
 
@@ -84,6 +99,14 @@ class Parts:
 
         return await with_retries(self.reactor, self.limits.retries, request, count)
 
+    async def run_buckets(
+        self, link: Link, buckets: Iterable[Callable[[], Coroutine[Any, Any, None]]]
+    ) -> None:
+        """Have all travel, in order; each is to be :meth:`in_flight`."""
+        is_far = link.round_trip is not None and not link.is_near
+        at_once = link.cap * (_BEGUN if is_far else 1)
+        await run_all(buckets, at_once, (link.requests, link.slots, self.memory))
+
     @asynccontextmanager
     async def in_flight(
         self,
@@ -104,7 +127,8 @@ class Parts:
         """
         priority, owner = memo.priority, memo.id
         # What is compressed may be in memory as a whole.
-        memory = STREAMED + (0 if request.compression is Compression.NONE else size)
+        whole = 0 if request.compression is Compression.NONE else size
+        memory = min(STREAMED, _COPIES * size) + whole
         place = link.place(size if is_fetched else None)
         async with (
             link.requests.slot(priority, link.share(size, usual), owner),

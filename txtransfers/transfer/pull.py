@@ -44,7 +44,6 @@ from .parts import ROUNDS, ITransfer, Memo, Parts, check_source, is_passing
 from .peers import Peer
 from .progress import Progress
 from .shield import to_its_end, uninterrupted
-from .slots import run_all
 from .streams import Sink, bucket_sink
 from .tail import COPY, MOVE, Tail
 from .turns import Turn
@@ -174,7 +173,7 @@ class Pull:
         answer = await self._parts.retrying(
             progress, lambda: self._peer.lookup(self._request.resources, self._session, offered)
         )
-        self._is_ours = answer.codecs is not None
+        self._is_ours = self._peer.link.peer_adapts = answer.codecs is not None
         self._codings.served((answer.codecs or frozenset()) & offered)
         wanted = self._request.originator
         if is_first and wanted is not None and wanted != answer.originator:
@@ -210,9 +209,9 @@ class Pull:
         progress.arrived(plan, done, self._arrivals.instances)
         self._account(progress)
         self._tail.begins(len(missing))
-        await run_all(
+        await self._parts.run_buckets(
+            self._peer.link,
             ((lambda n=n: self._fetch(plan, n, incoming, progress)) for n in missing),  # type: ignore[misc]
-            self._peer.link.cap,
         )
 
     def _account(self, progress: Progress) -> None:

@@ -77,9 +77,9 @@ class Push:
     async def run(self, progress: Progress) -> None:
         """See :meth:`ITransfer.run`."""
         link = self._peer.link
+        link.peer_adapts = True  # it is we who send
         async with link.use():
-            await self._peer.meet()
-            await self._prepare()
+            await run_all((self._peer.meet, self._prepare), 2)
             instances = self._transaction.instances
             total = sum(instance.size for instance in instances)
             self._peer.prepare(min(link.limit, total // SLICE))
@@ -342,9 +342,9 @@ class Push:
         missing = self._transaction.missing
         self._unsent = set(missing)
         self._tail.begins(len(missing))
-        await run_all(
+        await self._parts.run_buckets(
+            self._peer.link,
             ((lambda n=n: self._send_bucket(n, progress)) for n in missing),  # type: ignore[misc]
-            self._peer.link.cap,
         )
 
     async def _holds_less(self, error: PeerRefused, progress: Progress) -> bool:

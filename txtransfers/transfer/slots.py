@@ -6,8 +6,8 @@ that it fits in ``CacheSize``; :func:`run_all` limits one transfer.
 
 import inspect
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -102,6 +102,16 @@ class Slots:
         finally:
             release()
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Serve nobody meanwhile."""
+        before, self._granting = self._granting, True
+        try:
+            yield
+        finally:
+            self._granting = before
+            self._grant()
+
     def _grant(self) -> None:
         if self._granting:  # a waiter gave back at once: the loop below goes on with the next
             return
@@ -134,11 +144,17 @@ class Slots:
         return bool(self._held) and self.held + cost > self._limit
 
 
-async def run_all(tasks: Iterable[Callable[[], Coroutine[Any, Any, None]]], at_once: int) -> None:
+async def run_all(
+    tasks: Iterable[Callable[[], Coroutine[Any, Any, None]]],
+    at_once: int,
+    places: Sequence[Slots] = (),
+) -> None:
     """Run ``tasks``, started in order, at most ``at_once`` of them at the same time.
 
     The first failure cancels the others and is raised, once all have ended. Being cancelled
     cancels all likewise.
+
+    :param places: what tasks wait for: where all are cancelled, none is served by another's end.
     """
     queue = iter(tasks)
     ending = False
@@ -151,14 +167,19 @@ async def run_all(tasks: Iterable[Callable[[], Coroutine[Any, Any, None]]], at_o
 
     coroutines = [worker() for _ in range(at_once)]
     workers = [Deferred.fromCoroutine(coroutine) for coroutine in coroutines]
+    ended: Deferred[Any] = Deferred()  # which cancels nobody by itself
+    DeferredList(workers, fireOnOneErrback=True, consumeErrors=True).addBoth(ended.callback)
     try:
-        await DeferredList(workers, fireOnOneErrback=True, consumeErrors=True)
+        await ended
     except BaseException as error:
         ending = True
-        for coroutine, deferred in zip(coroutines, workers, strict=True):
-            # One that is at work at this moment, and made another fail, ends by itself.
-            if inspect.getcoroutinestate(coroutine) != inspect.CORO_RUNNING:
-                deferred.cancel()
+        with ExitStack() as stack:
+            for each in places:
+                stack.enter_context(each.frozen())
+            for coroutine, deferred in zip(coroutines, workers, strict=True):
+                # One that is at work at this moment, and made another fail, ends by itself.
+                if inspect.getcoroutinestate(coroutine) != inspect.CORO_RUNNING:
+                    deferred.cancel()
         await DeferredList(workers, consumeErrors=True)
         if isinstance(error, FirstError):
             error.subFailure.raiseException()

@@ -17,6 +17,7 @@ _MIN_RTT = 148
 _UNSENT_BYTES = 144
 _DELIVERY_RATE = 160
 _DELIVERED = 192
+_DISORDERED = 224
 _MICROSECOND = 1e-6
 
 NEAR_S = 0.005
@@ -36,6 +37,7 @@ class TcpInfo:
     :ivar moved: bytes that the other end got (of whole segments, in any order), and that it sent.
     :ivar unsent: bytes that wait for their turn; ``rate`` at which others were delivered lately,
         bytes a second, 0 where none were. :ivar resent: packets that were sent once more.
+    :ivar disordered: packets that came before one that was sent before them.
     """
 
     round_trip: float
@@ -44,6 +46,7 @@ class TcpInfo:
     unsent: int
     rate: int
     resent: int
+    disordered: int
 
 
 def tune(connection: Any, congestion: str | None) -> None:
@@ -93,4 +96,5 @@ def read(connection: Any) -> TcpInfo | None:
         unsent,
         rate,
         resent,
+        struct.unpack_from("=I", told, _DISORDERED)[0] if len(told) >= _DISORDERED + 4 else 0,
     )

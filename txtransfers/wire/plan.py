@@ -102,6 +102,9 @@ def plan_buckets(
     for instance in ordered:
         target, size = cut.at(left), instance.size - start
         if size >= target:
+            if group:  # it would come last, and be the largest of the last
+                buckets.append(tuple(group))
+                group, held = [], 0
             buckets += [(chunk,) for chunk in _split(instance, cut, left, start)]
             left -= size
             start = 0
