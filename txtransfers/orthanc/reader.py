@@ -24,7 +24,7 @@ SMALL = 2**20
 """Bytes of an instance that is read without a copy on the disk."""
 _TOGETHER = 2**20 + 2**16
 """Bytes of small instances that come together: two CT slices with their headers. A reader has these
-in memory twice at the most: those that come, and those that are written."""
+and one more in memory at the most: those that come, and the last of those that are written."""
 
 
 class Sources:
@@ -181,8 +181,8 @@ class OrthancReader(ClosableReader):
             coming, self._coming = self._coming or self._fetch_from(0), None
             assert coming is not None
             self._small.extend(await coming)
-            if self._sources.ahead:
-                self._coming = self._fetch_from(len(self._small))
+        if len(self._small) == 1 and self._coming is None and self._sources.ahead:
+            self._coming = self._fetch_from(1)
         return self._small[0]
 
     def _fetch_from(self, number: int) -> "Deferred[list[bytes]] | None":

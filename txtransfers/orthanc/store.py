@@ -40,7 +40,8 @@ _FOLDER = "gateway"
 _SPOOL = "spool"
 _JOURNAL_FILE = "imports.sqlite"
 _FETCHED_AT_ONCE = 16
-"""Instances that are fetched at once; each takes up to 1 MB of memory."""
+"""Instances, or small ones that come together, that are fetched at once; each takes up to 1 MB of
+memory."""
 _ASK_AGAIN_S = 60.0
 """Seconds until an Orthanc that did not answer is asked again who it is."""
 

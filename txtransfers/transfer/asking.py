@@ -128,7 +128,7 @@ class Asking:
         self.reactor: IReactorTime = reactor
         self.threads = threads
         self._proxy = proxy
-        self._pool = Pool(reactor, link.cap, self._served)
+        self._pool = Pool(reactor, link.cap + 1, self._served)  # one for what is no bucket
         self._endpoints = WideEndpointFactory(
             reactor, self.timeout, congestion or Congestion(), link.connected, tls, proxy
         )

@@ -154,18 +154,18 @@ class Sight:
         self._disordered = 0
         self._moved = 0
         self.host = _host(connection)
-        self._is_switched = congestion.is_lossy(self.host)
+        self._is_lossy = congestion.is_lossy(self.host)
 
     def is_slowed(self, peer_adapts: bool) -> bool:
         """Whether packets get lost on its way, so that many connections carry more than few.
 
         :param peer_adapts: whether this is not so of what the peer sends.
         """
-        return self._is_switched and not (self._congestion.adapts and peer_adapts)
+        return self._is_lossy and not (self._congestion.adapts and peer_adapts)
 
     def look(self, told: TcpInfo) -> None:
         """Take what the kernel tells of it; some times in a round trip, or seldom."""
-        if self._is_switched:
+        if self._is_lossy:
             return
         lost, self._resent = told.resent - self._resent, told.resent
         # Each one that was lost on its way to us puts many behind it out of order.
@@ -175,7 +175,7 @@ class Sight:
         is_empty = told.round_trip <= _EMPTY * told.least_round_trip
         self._congestion.note(self.host, lost if is_empty else 0, moved)
         if self._congestion.is_lossy(self.host):
-            self._is_switched = True
+            self._is_lossy = True
             self._congestion.switch(self._connection)
 
 

@@ -82,7 +82,8 @@ class Push:
             await run_all((self._peer.meet, self._prepare), 2)
             instances = self._transaction.instances
             total = sum(instance.size for instance in instances)
-            self._peer.prepare(min(link.limit, total // SLICE))
+            # One for the opening: the buckets that go before its answer take the others.
+            self._peer.prepare(min(link.limit, total // SLICE) + 1)
             try:
                 await self._run(progress)
             finally:
