@@ -84,7 +84,7 @@ class FakePeer:
     :ivar is_stock: whether it knows no extension. :ivar awaits: whether its commit can wait.
 
     :ivar link: what it is like to the transfers. :ivar codecs: that it knows, of our own.
-    :ivar offered: codecs of each opening and lookup.
+    :ivar offered: codecs of each opening and lookup. :ivar prepared: connections made ahead.
 
     :ivar steps: by request (such as ``PUT 1``), what happens at its next times: an error that is
         raised, or a Deferred that is waited for.
@@ -103,6 +103,7 @@ class FakePeer:
         self.abilities: Abilities | None = None
         self.originator = originator
         self.asked: list[str] = []
+        self.prepared: list[int] = []
         self.sessions: set[str] = set()
         self.steps: dict[str, list[Step]] = defaultdict(list)
         self.commit_timeouts: list[float] = []
@@ -131,7 +132,7 @@ class FakePeer:
         pass
 
     def prepare(self, count: int) -> None:
-        pass
+        self.prepared.append(count)
 
     async def _ask(self, request: str, session: str) -> None:
         if request != "answer to commit":

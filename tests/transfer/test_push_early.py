@@ -8,6 +8,7 @@ from tests.transfer.fake_peer import FakePeer, FakeSession
 from tests.transfer.test_push import END, PushCase
 from txtransfers.errors import PeerRefused, PeerUnreachable
 from txtransfers.store.interfaces import Outcome
+from txtransfers.transfer import push
 from txtransfers.wire.abilities import ALL_ABILITIES
 
 EARLY = ["PUT 0 early", "PUT 1 early", "PUT 2 early"]
@@ -37,6 +38,11 @@ class EarlyTests(EarlyCase):
         self.assertEqual((0, 3), (self.progress.repeated_size, self.progress.buckets_done))
         self.assert_arrived()
         self.assert_nothing_held()
+
+    def test_the_opening_has_a_connection_beside_theirs(self) -> None:
+        self.patch(push, "SLICE", 100)
+        self.successResultOf(self.begin(self.push(threads=2)))
+        self.assertEqual([3], self.peer.prepared)
 
     def test_all_are_sent_before(self) -> None:
         opening = self.held("POST push")
