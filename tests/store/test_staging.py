@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from txtransfers import disk
 from txtransfers.errors import BadDicom, StorageFailure
+from txtransfers.store import staging
 from txtransfers.store.places import Place
 from txtransfers.store.staging import Ranges, StagedFile
 from txtransfers.wire.plan import Instance
@@ -201,6 +203,54 @@ class StagedFileTests(SynchronousTestCase):
             self.assertTrue(file.verified)
             with open(file.place.path, "rb") as stored:
                 self.assertEqual(stored.read(), DATA)
+
+
+class SyncTests(SynchronousTestCase):
+    """The disk begins with a large file while it grows."""
+
+    def write(self, size: int, step: int, is_shared: bool = False) -> list[str]:
+        begun: list[str] = []
+        self.patch(staging, "_UNSYNCED", 1000)
+        self.patch(staging, "begin_sync", begun.append)
+        path = os.path.abspath(self.mktemp())
+        if is_shared:
+            open(path, "wb").close()
+        data = DATA[:size]
+        instance = Instance("i", size, hashlib.md5(data).hexdigest())
+        file = StagedFile(Place(path, is_shared=is_shared), instance, lambda *_: "record")
+        for start in range(0, size, step):
+            file.write(start, data[start : start + step])
+        self.assertTrue(file.verified)
+        self.assertLessEqual(set(begun), {path})
+        return begun
+
+    def test_now_and_then(self) -> None:
+        self.assertEqual(len(self.write(5000, 250)), 5)
+        self.assertEqual(len(self.write(5000, 5000)), 1)
+
+    def test_not_for_small_ones(self) -> None:
+        self.assertEqual(self.write(999, 100), [])
+
+    def test_not_for_what_only_passes_through(self) -> None:
+        self.assertEqual(self.write(5000, 250, is_shared=True), [])
+
+    def test_bytes_that_come_twice_count_once(self) -> None:
+        begun = self.write(900, 900)
+        file = StagedFile(
+            Place(os.path.abspath(self.mktemp())), Instance("i", 5000, "0" * 32), lambda *_: None
+        )
+        for _ in range(5):
+            file.write(0, DATA[:900])
+        self.assertEqual(begun, [])
+
+    def test_the_disk_is_told(self) -> None:
+        path = self.mktemp()
+        with open(path, "wb") as file:
+            file.write(DATA)
+        disk.begin_sync(path)
+        disk.begin_sync(path + " is gone")  # sync_file says so
+        self.patch(disk, "_sync_file_range", None)
+        disk.begin_sync(path)
 
 
 class HeaderReadTests(SynchronousTestCase):

@@ -14,12 +14,15 @@ from typing import Any, BinaryIO
 
 import attrs
 
-from ..disk import disk_error
+from ..disk import begin_sync, disk_error
 from ..errors import BadDicom, StorageFailure
 from ..wire.plan import Instance
 from .places import Place
 
 _HASH_SLICE = 2**20
+
+_UNSYNCED = 16 * 2**20
+"""Bytes of one file, after which the disk begins to take them: a commit does not wait for all."""
 
 
 class Ranges:
@@ -92,6 +95,7 @@ class StagedFile:
         "_on_verified",
         "_present",
         "_ranges",
+        "_unsynced",
         "bad_dicom",
         "digest",
         "instance",
@@ -112,6 +116,7 @@ class StagedFile:
         self._lock = threading.Lock()
         self._ranges: Ranges | None = Ranges()
         self._present = place.is_shared
+        self._unsynced = 0
         self._generation = 0
         self._restart_hash()
         self._hashing = False
@@ -164,6 +169,12 @@ class StagedFile:
             assert self._ranges is not None
             new = self._ranges.add(offset, offset + len(data))
             claim = None if self._lazy else self._claim(offset, data)
+            self._unsynced += new
+            is_much = self._unsynced >= _UNSYNCED and not self.place.is_shared
+            if is_much:
+                self._unsynced = 0
+        if is_much:
+            begin_sync(self.place.path)
         self._hash(claim)
         return new
 
