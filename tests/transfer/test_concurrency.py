@@ -126,6 +126,22 @@ class SampleTests(SynchronousTestCase):
         run(Simulated(200 * MBIT, 0.1, 0.01), decide, 20)
         self.assertGreater(decide.limit, few, "it has become another")
 
+    def test_a_moment_without_anything_is_not_a_thin_link(self) -> None:
+        decide = Concurrency(64, START_LOSS_BASED)
+        for rate in (*([20e6] * 40), *([0.2e6] * 8)):
+            decide.sample(0.05, rate * 0.05, 0.1, full=True, queued=True)
+        self.assertGreaterEqual(decide.limit, START_LOSS_BASED)
+
+    def test_more_are_begun_with_where_a_round_trip_is_long(self) -> None:
+        for round_trip, expected in ((0.01, 16), (0.05, 16), (0.08, 25), (0.1, 32), (0.6, 32)):
+            decide = Concurrency(64, START_LOSS_BASED)
+            decide.met(round_trip)
+            self.assertEqual(decide.limit, expected)
+        for cap, start in ((20, START_LOSS_BASED), (64, START)):
+            decide = Concurrency(cap, start)
+            decide.met(0.1)
+            self.assertEqual(decide.limit, min(cap, 20) if start != START else START)
+
     def test_where_packets_get_lost_all_are_taken_at_once_and_judged(self) -> None:
         for after, expected in ((4e6, 64), (1e6, START)):
             decide = Concurrency(64)

@@ -1,5 +1,6 @@
 """A client's connection whose requests may stand behind each other, and who is given which."""
 
+import socket
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -164,6 +165,28 @@ class ConnectionTests(ConnectionCase):
         body.finish()
         self.assertEqual(self.connection.left, 0)
 
+    def test_what_has_not_begun_to_come_is_taken_to_be_as_long_as_the_last(self) -> None:
+        self.ask(get())
+        self.receive(OK % 100_000 + bytes(40_000))
+        before = self.connection.left
+        self.ask(get())
+        self.assertEqual(self.connection.left - before, 100_000)
+        self.receive(bytes(60_000) + OK % 70_000)
+        self.assertEqual(self.connection.usual, 70_000)
+        self.assertLess(self.connection.left, 70_001)
+
+    def test_only_buckets_are_usual(self) -> None:
+        for method in (b"GET", b"PUT", b"POST"):
+            self.setUp()
+            body = SlowBody() if method != b"GET" else None
+            request = Request._construct(method, b"/x", Headers({"Host": ["b"]}), body, True)
+            self.ask(request)
+            if body is not None:
+                body.finish()
+            self.receive(OK % 100)
+            expected = {b"GET": 100, b"PUT": SlowBody.length, b"POST": 0}[method]
+            self.assertEqual(self.connection.usual, expected, method)
+
     def test_an_answer_that_is_the_last(self) -> None:
         answers = [self.ask(get()) for _ in range(2)]
         self.receive(LAST)
@@ -261,13 +284,19 @@ class Way:
     round_trip: float | None = 0.1
     limit = 2
     enough = 1000.0
-    rate = 10_000.0
+    each = 10_000.0
 
-    def may_begin_next(self, left: float) -> bool:
-        return left <= self.enough
+    def __init__(self) -> None:
+        self.rates: dict[Any, float] = {}
+
+    def may_begin_next(self, left: float, rate: float = 0.0) -> bool:
+        return left <= max(self.enough, rate * self.enough / self.each)
+
+    def rate(self, socket: Any) -> float:
+        return self.rates.get(socket, 0.0)
 
     def seconds(self, size: float) -> float:
-        return size / self.rate
+        return size / self.each
 
 
 class Endpoint:
@@ -319,7 +348,7 @@ class BehindTests(SynchronousTestCase):
     def test_a_new_one_where_that_is_sooner(self) -> None:
         first = self.take()
         self.fetch(first, 900)
-        self.way.rate = 1000.0
+        self.way.each = 1000.0
         second = self.take()
         self.assertIsNot(second, first)
         self.fetch(second, 950)
@@ -336,6 +365,22 @@ class BehindTests(SynchronousTestCase):
         first.dataReceived(EMPTY)
         self.clock.advance(1)
         self.assertIs(self.take(), second, "its window has been shut")
+
+    def test_where_it_ends_soonest(self) -> None:
+        """A fast connection takes it behind more than a slow one has."""
+        self.way.limit, fast, slow = 2, self.take(), None
+        self.fetch(fast, 2000)
+        slow = self.take()
+        self.fetch(slow, 500)
+        for connection in (fast, slow):
+            connection.transport.socket = socket.socket()
+            self.addCleanup(connection.transport.socket.close)
+        self.assertIs(self.take(), slow, "nothing is known")
+        first, second = fast.transport.socket, slow.transport.socket
+        self.way.rates = {first: 40_000.0, second: 4_000.0}
+        self.assertIs(self.take(), fast)
+        self.way.rates = {first: 4_000.0, second: 40_000.0}
+        self.assertIs(self.take(), slow)
 
     def test_not_behind_what_belongs_to_another(self) -> None:
         other = Behind(self.pool, self.way)

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txtransfers.errors import PeerRefused, PeerUnreachable, WrongLength
-from txtransfers.transfer import tcp
+from txtransfers.transfer import concurrency, tcp
 from txtransfers.transfer.concurrency import START, START_LOSS_BASED
 from txtransfers.transfer.congestion import PREFERRED, Congestion
 from txtransfers.transfer.link import SAMPLE_S, Link
@@ -81,6 +81,35 @@ class LinkTests(SynchronousTestCase):
                 link.connected(near, Congestion().tune(near))
             self.assertTrue(link.is_near)
             self.assertEqual(link.limit, wanted)
+
+    def test_more_are_begun_with_far_away(self) -> None:
+        self.patch(tcp, "NEAR_S", 0)
+        self.patch(concurrency, "_USUAL_S", 1e-9)
+        link = Link(self.clock, None, 64, START_LOSS_BASED)
+        with connection() as (near, _far):
+            link.connected(near, Congestion().tune(near))
+        self.assertEqual(link.limit, 2 * START_LOSS_BASED)
+        self.assertEqual(link.slots.limit, 16 * link.limit)
+
+    def test_what_each_connection_moves(self) -> None:
+        self.patch(tcp, "NEAR_S", 0)
+        link = Link(self.clock, None, 64)
+        with connection() as (busy, far), connection() as (idle, _):
+            for near in (busy, idle):
+                link.connected(near, Congestion().tune(near))
+            ending = self.use(link)
+            self.successResultOf(link.slots.acquire())
+            for _number in range(20):
+                far.sendall(bytes(SIZE))
+                busy.recv(SIZE, socket.MSG_WAITALL)
+                self.clock.advance(SAMPLE_S)
+            rate = SIZE / SAMPLE_S
+            self.assertLess(abs(link.rate(busy) - rate), rate / 10)
+            self.assertEqual((link.rate(idle), link.rate(None)), (0, 0))
+            most = 2 * link.rate(busy) * (link.round_trip or 0)
+            self.assertTrue(link.may_begin_next(most * 0.9, link.rate(busy)))
+            self.assertFalse(link.may_begin_next(most * 0.9, link.rate(idle)))
+            ending.callback(None)
 
     def test_failures_on_the_way_make_it_less(self) -> None:
         link = Link(self.clock, None, 64)

@@ -85,6 +85,8 @@ class Connection(Protocol):
         """The oldest, whose answer comes next, first."""
         self._is_ending = False
         self._rest = b""
+        self.usual = 0
+        """Bytes of the last body that was sent or came here, as far as is known."""
         self._lost: Deferred[None] = Deferred()
 
     def connectionMade(self) -> None:
@@ -108,9 +110,10 @@ class Connection(Protocol):
     def left(self) -> float:
         """Bytes of its answers that are still to come, infinite where that is not known yet.
 
-        What is answered to a PUT does not count.
+        What has not begun to come counts as long as the one before. What is answered to a PUT
+        does not count.
         """
-        return sum(_left(each) for each in self._exchanges)
+        return sum(_left(each, self.usual or inf) for each in self._exchanges)
 
     def request(self, request: ClientRequest) -> "Deferred[IResponse]":
         """Send a request behind those that were sent.
@@ -132,6 +135,9 @@ class Connection(Protocol):
             exchange.writing = request.writeTo(self.transport)
         except BaseException:
             exchange.writing = fail()
+        length = getattr(request.bodyProducer, "length", None)
+        if request.method == b"PUT" and isinstance(length, int):
+            self.usual = length
         exchange.writing.addCallbacks(
             self._written, self._not_written, callbackArgs=(exchange,), errbackArgs=(exchange,)
         )
@@ -172,6 +178,9 @@ class Connection(Protocol):
 
         def head_is_there(response: IResponse) -> None:
             exchange.response = response
+            length: Any = response.length
+            if exchange.request.method == b"GET" and isinstance(length, int):
+                self.usual = length
             if exchange.is_written:
                 exchange.give()
 
@@ -259,10 +268,12 @@ class Connection(Protocol):
                 exchange.fail(Failure(ResponseNeverReceived([reason])))
 
 
-def _left(exchange: _Exchange) -> float:
+def _left(exchange: _Exchange, usual: float) -> float:
     if exchange.request.method != b"GET":
         return 0
-    length = getattr(exchange.response, "length", None)
+    if exchange.response is None:
+        return usual
+    length: Any = exchange.response.length
     return max(0, length - exchange.received) if isinstance(length, int) else inf
 
 

@@ -29,8 +29,9 @@ SAMPLE_S = 0.05
 """Seconds between two questions to the kernel."""
 
 _KB = 1024
-_QUEUED = 1.4
-"""Times the least round trip, beyond which packets wait in a queue: the link is full."""
+_QUEUED = 1.25
+"""Times the least round trip, beyond which packets wait in a queue: the link is full. It shows soon
+after connections with cubic have seen it, and open their windows no faster than it drains."""
 
 _MAY_BECOME = 64
 """Buckets in flight, while it is not known how many are needed."""
@@ -61,11 +62,12 @@ log = Logger()
 
 @attrs.define
 class _Connection:
-    """One TCP connection, and what it had moved when it was asked last; bytes."""
+    """One TCP connection, and what it had moved when it was asked last, bytes; ``rate`` of that in
+    bytes a second, about now."""
 
-    socket: Any
     sight: Sight
-    moved: int = 0
+    moved: int
+    rate: float = 0.0
 
 
 class Link:
@@ -97,7 +99,7 @@ class Link:
         self.delay: float | None = None
         self._pace = 0.0
         self._clock = clock
-        self._connections: list[_Connection] = []
+        self._connections: dict[Any, _Connection] = {}  # by socket
         self._is_queued = False
         self._is_slowed = False
         self.peer_adapts = True
@@ -117,23 +119,36 @@ class Link:
         return self.round_trip is not None and self.round_trip < tcp.NEAR_S
 
     @property
+    def is_in_use(self) -> bool:
+        """Whether a transfer is under way."""
+        return self._users > 0
+
+    @property
     def connections(self) -> int:
         """How many are open."""
         return len(self._open())
 
-    def _open(self) -> list[_Connection]:
-        return [c for c in self._connections if tcp.read(c.socket) is not None]
+    def _open(self) -> dict[Any, _Connection]:
+        return {s: c for s, c in self._connections.items() if tcp.read(s) is not None}
 
     def connected(self, socket: Any, sight: Sight) -> None:
         """A TCP connection to the peer is there."""
         told = tcp.read(socket)
         if told is None:
             return
-        self._connections = [*self._open(), _Connection(socket, sight, told.moved)]
+        self._connections = self._open() | {socket: _Connection(sight, told.moved)}
         if self.round_trip is None:
             self.round_trip = told.round_trip
-            if self.is_near and self._concurrency is not None:
-                self._resize(min(START, self._limit))
+            if self._concurrency is not None:
+                self._begin_with(self._concurrency)
+
+    def _begin_with(self, concurrency: Concurrency) -> None:
+        """The round trip is known now."""
+        if self.is_near:
+            self._resize(min(START, self._limit))
+        elif self.round_trip is not None:
+            concurrency.met(self.round_trip)
+            self._resize(concurrency.limit)
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[None]:
@@ -143,7 +158,7 @@ class Link:
             self._concurrency.idle()
         if not self._sampling.running:
             self._last = self._clock.seconds()
-            self._moved()
+            self._moved(0.0)
             self._sampling.start(SAMPLE_S, now=False).addErrback(
                 lambda failure: log.failure("A link cannot be measured", failure)
             )
@@ -187,15 +202,23 @@ class Link:
         """What is known of it."""
         return LinkEstimate(self.goodput, self.round_trip)
 
-    def may_begin_next(self, left: float) -> bool:
+    def may_begin_next(self, left: float, rate: float = 0.0) -> bool:
         """Whether so little of a bucket is left to travel that another can begin.
 
         The first bytes of one that is received come a round trip after it was asked for, and the
         answer to one that is sent: meanwhile the link would be idle.
+
+        :param rate: of its connection, bytes a second, where that is known to have more than its
+            part of the link.
         """
         if self.goodput is None or self.round_trip is None or self.is_near:
             return False
-        return left <= _AHEAD * self._fastest * self.round_trip / self.limit
+        return left <= _AHEAD * max(self._fastest / self.limit, rate) * self.round_trip
+
+    def rate(self, socket: Any) -> float:
+        """Bytes a second that a connection moves at present; 0 where that is not known."""
+        connection = self._connections.get(socket)
+        return connection.rate if connection is not None else 0.0
 
     def may_leave(self) -> bool:
         """Whether a bucket that the kernel has taken whole gives its place to another.
@@ -245,7 +268,7 @@ class Link:
     def _sample(self) -> None:
         now = self._clock.seconds()
         seconds, self._last = now - self._last, now
-        size = self._moved()
+        size = self._moved(seconds)
         if seconds <= 0:
             return
         share = min(1.0, seconds / _GOODPUT_S)
@@ -266,26 +289,30 @@ class Link:
         self.requests.resize(limit * _REQUESTS * _SHARES)
         self.slots.resize(limit * _SHARES)
 
-    def _moved(self) -> int:
-        """Bytes that all connections have moved since they were asked last."""
+    def _moved(self, seconds: float) -> int:
+        """Bytes that all connections have moved since they were asked last, so long ago."""
         moved = 0
-        alive = []
+        alive = {}
         trips, delays = [], []
         late = 0
-        for connection in self._connections:
-            told = tcp.read(connection.socket)
+        for socket, connection in self._connections.items():
+            told = tcp.read(socket)
             if told is None:
                 continue
-            moved += told.moved - connection.moved
-            if told.moved > connection.moved:
+            size = told.moved - connection.moved
+            moved += size
+            if seconds > 0:
+                share = min(1.0, seconds / _PACE_S)
+                connection.rate += share * (size / seconds - connection.rate)
+            if size > 0:
                 trips.append(told.least_round_trip)
                 delays.append(told.round_trip)
                 late += told.round_trip > _QUEUED * told.least_round_trip
             connection.moved = told.moved
             connection.sight.look(told)
-            alive.append(connection)
+            alive[socket] = connection
         self._connections = alive
-        self._is_slowed = any(each.sight.is_slowed(self.peer_adapts) for each in alive)
+        self._is_slowed = any(each.sight.is_slowed(self.peer_adapts) for each in alive.values())
         if trips:
             self.round_trip = min(trips)
             self.delay = median(delays)

@@ -155,8 +155,11 @@ class ILink(Protocol):
     def limit(self) -> int:
         """How many connections are to be busy."""
 
-    def may_begin_next(self, left: float) -> bool:
+    def may_begin_next(self, left: float, rate: float = 0.0) -> bool:
         """Whether so few bytes are left to come that another request can be sent."""
+
+    def rate(self, socket: Any) -> float:
+        """Bytes a second of one of its connections at present; 0 where that is not known."""
 
     def seconds(self, size: float) -> float:
         """How long one of its connections takes for so many bytes."""
@@ -165,9 +168,10 @@ class ILink(Protocol):
 class Behind:
     """The same connections, for the buckets of one transfer: each may follow another at once.
 
-    Of a busy connection that can take it, an idle and a new one, a request takes that on which its
-    first byte moves soonest. Only requests of one transfer stand behind each other: where one is
-    cancelled, its connection ends.
+    A request goes behind others where its last byte will have moved soonest: on one link some
+    connections carry ten times what others do. An idle connection, or a new one, takes it where
+    its first byte moves sooner there. Only requests of one transfer stand behind each other: where
+    one is cancelled, its connection ends.
     """
 
     persistent = True
@@ -181,29 +185,35 @@ class Behind:
         """The connection for the next request."""
         self._busy = [each for each in self._busy if each.depth and each.owner is self]
         if not self._pool.is_single:
-            waits = [
-                (self._wait(each), number)
-                for number, each in enumerate(self._busy)
-                if self._can_follow(each)
-            ]
-            wait, number = min(waits, default=(inf, 0))
-            if wait < self._wait_elsewhere():
-                return succeed(self._busy[number])
+            best = min(filter(self._can_follow, self._busy), key=self._end, default=None)
+            if best is not None and self._wait(best) < self._wait_elsewhere():
+                return succeed(best)
         return self._pool.getConnection(key, endpoint).addCallback(self._taken)
 
     def _can_follow(self, connection: Connection) -> bool:
         return (
             connection.is_usable
             and connection.depth < _DEPTH
-            and self._link.may_begin_next(connection.left)
+            and self._link.may_begin_next(connection.left, self._rate(connection))
         )
+
+    def _rate(self, connection: Connection) -> float:
+        return self._link.rate(getattr(connection.transport, "socket", None))
 
     def _wait(self, connection: Connection) -> float:
         """Seconds until what is before it has gone."""
         socket = getattr(connection.transport, "socket", None)
         told = tcp.read(socket) if socket is not None else None
         unsent = told.unsent / told.rate if told is not None and told.rate else 0.0
-        return unsent + self._link.seconds(connection.left)
+        return unsent + self._seconds(connection, connection.left)
+
+    def _end(self, connection: Connection) -> float:
+        """Seconds until one as large as the last has gone, too."""
+        return self._wait(connection) + self._seconds(connection, connection.usual)
+
+    def _seconds(self, connection: Connection, size: float) -> float:
+        rate = self._rate(connection)
+        return size / rate if rate else self._link.seconds(size)
 
     def _wait_elsewhere(self) -> float:
         """Round trips that a connection takes to open its window; beyond the limit none is new."""
