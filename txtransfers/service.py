@@ -31,6 +31,7 @@ from .daemon.supervision import Supervision
 from .errors import TransfersError
 from .orthanc.store import OrthancStore
 from .systemd import Notifier, passed_sockets
+from .transfer.acquaintance import Acquaintance
 from .transfer.congestion import Congestion, choose
 from .web.server import StreamingSite
 from .web.tls import Door, is_local
@@ -111,6 +112,7 @@ class Daemon(Service):
         self._site: StreamingSite | None = None
         self._made = Assembly(reactor, settings, self._congestion, contexts or Contexts())
         self._housekeeping = Housekeeping(reactor, self._made)
+        self._acquaintance = Acquaintance(reactor, self._made.peers)
         self._notifier = notifier or Notifier()
         self._supervision = Supervision(reactor, self._made, self._notifier)
 
@@ -160,6 +162,7 @@ class Daemon(Service):
         made.certificates.start()
         self._listen_to_signals()
         self._supervision.start(self._open_the_door())
+        self._acquaintance.start()
         gc.collect()
         gc.freeze()  # what is made by now stays: it need not be looked through again and again
 
@@ -207,6 +210,7 @@ class Daemon(Service):
         for port in self._ports:
             await port.stopListening()
         made.transactions.refuse_more()
+        self._acquaintance.stop()
         self._housekeeping.stop()
         made.certificates.stop()
         await self._within(_JOBS_STOP_S, made.jobs.stop(), "jobs")

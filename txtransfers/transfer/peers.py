@@ -97,6 +97,19 @@ class Peer:
             connecting.addTimeout(_MEET_S, self._http.reactor)
             await connecting
 
+    async def get_acquainted(self) -> bool:
+        """Have all that known before a transfer needs it; tells whether the peer was there.
+
+        No connection stays. Never raises.
+        """
+        await self.meet()
+        if self.link.round_trip is None:
+            return False
+        await self.learn()
+        if not self.link.is_in_use:
+            await self.close()
+        return True
+
     async def learn(self) -> None:
         """Have it known what its openings may be like, where a round trip more may save some."""
         if self.abilities is not None or self.link.is_near:
