@@ -161,8 +161,12 @@ class FakePeer:
     async def learn(self) -> None:
         pass
 
-    async def open_push(self, request: PushRequest, session: str) -> PushOpened:
-        await self._ask("POST push", session)
+    async def open_push(
+        self, request: PushRequest, session: str, on_asked: Callable[[], None] = lambda: None
+    ) -> PushOpened:
+        asking = Deferred.fromCoroutine(self._ask("POST push", session))
+        on_asked()
+        await asking
         if self.is_stock:
             request = attrs.evolve(request, extension=None)
         with self._answering():

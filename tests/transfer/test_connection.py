@@ -409,5 +409,81 @@ class BehindTests(SynchronousTestCase):
         self.assertIsNot(self.take(), second)
 
 
+class SlowEndpoint:
+    """Connects when the test says so."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, Deferred[Any]]] = []
+
+    def connect(self, factory: Any) -> "Deferred[Any]":
+        made: Deferred[Any] = Deferred()
+        self.asked.append((factory, made))
+        return made
+
+    def succeed(self, number: int) -> Any:
+        factory, made = self.asked[number]
+        connection = factory.buildProtocol(None)
+        connection.makeConnection(Transport())
+        made.callback(connection)
+        return connection
+
+    def fail(self, number: int) -> None:
+        self.asked[number][1].errback(ConnectionLost())
+
+
+class AheadTests(SynchronousTestCase):
+    """Connections that are made before anybody asks for one."""
+
+    def setUp(self) -> None:
+        self.pool = Pool(Clock(), 9)
+        self.endpoint: Any = SlowEndpoint()
+        self.addCleanup(lambda: self.successResultOf(Deferred.fromCoroutine(self.pool.close())))
+
+    def take(self) -> "Deferred[Any]":
+        return self.pool.getConnection(None, self.endpoint)
+
+    def test_who_comes_before_they_are_there_gets_them_in_turn(self) -> None:
+        ready = self.pool.prepare(self.endpoint, 3)
+        first, second = self.take(), self.pool.take_unused(self.endpoint)
+        self.assertEqual(len(self.endpoint.asked), 3, "no others are made")
+        made = [self.endpoint.succeed(number) for number in (2, 0)]
+        self.assertIs(self.successResultOf(first), made[0])
+        self.assertIs(self.successResultOf(second), made[1])
+        last = self.endpoint.succeed(1)
+        self.successResultOf(ready)
+        self.assertIs(self.successResultOf(self.take()), last)
+
+    def test_more_are_made_where_all_are_promised(self) -> None:
+        self.pool.prepare(self.endpoint, 1)
+        self.pool.prepare(self.endpoint, -1)
+        promised, other = self.take(), self.take()
+        self.assertEqual(len(self.endpoint.asked), 2)
+        own = self.endpoint.succeed(1)
+        self.assertIs(self.successResultOf(other), own)
+        self.assertNoResult(promised)
+        self.assertIs(self.endpoint.succeed(0), self.successResultOf(promised))
+
+    def test_one_that_cannot_be_made(self) -> None:
+        ready = self.pool.prepare(self.endpoint, 2)
+        waiting = self.take()
+        self.endpoint.fail(1)
+        self.failureResultOf(waiting, ConnectionLost)
+        self.assertNoResult(ready)
+        self.endpoint.fail(0)
+        self.successResultOf(ready)
+        self.assertEqual(len(self.endpoint.asked), 2)
+        self.take()
+        self.assertEqual(len(self.endpoint.asked), 3)
+
+    def test_who_does_not_wait_any_more(self) -> None:
+        self.pool.prepare(self.endpoint, 1)
+        gone = self.take()
+        gone.cancel()
+        self.failureResultOf(gone, CancelledError)
+        waiting = self.take()
+        self.assertEqual(len(self.endpoint.asked), 1)
+        self.assertIs(self.endpoint.succeed(0), self.successResultOf(waiting))
+
+
 def put_nothing() -> Request:
     return Request._construct(b"PUT", b"/x", Headers({"Host": ["b"]}), None, persistent=True)

@@ -30,7 +30,7 @@ class EarlyTests(EarlyCase):
     def test_they_go_while_the_opening_is_on_its_way(self) -> None:
         opening = self.held("POST push")
         done = self.begin(self.push(threads=2))
-        self.assertEqual({"POST push", *EARLY[:2]}, set(self.peer.asked))
+        self.assertEqual(["POST push", *EARLY[:2]], self.peer.asked, "the opening goes first")
         self.assertEqual({}, self.peer.store.files)
         opening.callback(None)
         self.successResultOf(done)

@@ -156,13 +156,19 @@ class Peer:
         self.pipelines = parsed.codecs is not None
         return parsed
 
-    async def open_push(self, request: PushRequest, session: Session) -> PushOpened:
-        """Open a push transaction, in the smallest form that the peer takes."""
+    async def open_push(
+        self, request: PushRequest, session: Session, on_asked: Callable[[], None] = lambda: None
+    ) -> PushOpened:
+        """Open a push transaction, in the smallest form that the peer takes.
+
+        :param on_asked: called when the request has its connection, or the first that there is.
+        """
         if self.abilities is not None and self.abilities.packed:
             body = await self._http.threads.run(packed.pack_push, request)
             try:
                 if body is not None:
-                    return await self._open_push(request, constant(body, packed.PACKED), session)
+                    packed_body = constant(body, packed.PACKED)
+                    return await self._open_push(request, packed_body, session, on_asked)
             except PeerRefused as error:
                 if error.status not in _NOT_UNDERSTOOD:
                     raise
@@ -174,10 +180,15 @@ class Peer:
             request.compression,
             request.extension,
         )
-        return await self._open_push(request, constant(body), session)
+        return await self._open_push(request, constant(body), session, on_asked)
 
-    async def _open_push(self, request: PushRequest, body: Body, session: Session) -> PushOpened:
-        answer = await self._http.call(session, "POST", "/transfers/push", body)
+    async def _open_push(
+        self, request: PushRequest, body: Body, session: Session, on_asked: Callable[[], None]
+    ) -> PushOpened:
+        call = self._http.call(session, "POST", "/transfers/push", body)
+        asking = Deferred.fromCoroutine(call)
+        on_asked()
+        answer = await asking
         count = len(request.instances)
         opened: PushOpened = await self._http.threads.run(
             self._http.parse,

@@ -6,6 +6,7 @@ just closed take one that has never been used, or a new one, and leave it warm. 
 transfer may follow each other on one connection without waiting for answers.
 """
 
+from collections import deque
 from collections.abc import Callable
 from math import inf
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
 
 from . import tcp
 from .connection import Connection
@@ -63,16 +65,21 @@ class Pool:
         self._most = most
         self._on_served = on_served
         self._idle: list[_Idle] = []
+        self._coming = 0
+        """Connections that are being made ahead."""
+        self._promised: deque[Deferred[Connection]] = deque()
+        """Who gets the first of them."""
         self.is_single = False
         """Whether the peer was seen to close each connection after one answer."""
 
     def getConnection(self, key: object, endpoint: IStreamClientEndpoint) -> "Deferred[Connection]":
-        """A connection for one request: the warmest, or a new one."""
-        return self._take(lambda _idle: True) or self._connect(endpoint)
+        """A connection for one request: the warmest, one that is being made ahead, or a new one."""
+        return self._take(lambda _idle: True) or self._promise() or self._connect(endpoint)
 
     def take_unused(self, endpoint: IStreamClientEndpoint) -> "Deferred[Connection]":
         """A connection that has not been used."""
-        return self._take(lambda idle: idle.is_unused) or self._connect(endpoint)
+        unused = self._take(lambda idle: idle.is_unused)
+        return unused or self._promise() or self._connect(endpoint)
 
     @property
     def idle_for(self) -> float | None:
@@ -82,10 +89,25 @@ class Pool:
 
     def prepare(self, endpoint: IStreamClientEndpoint, count: int) -> "Deferred[Any]":
         """Make so many connections ahead; fires, whatever happens, when that is over."""
-        connecting = [
-            self._connect(endpoint).addCallback(self._keep, is_unused=True) for _ in range(count)
-        ]
+        self._coming += max(0, count)
+        connecting = [self._connect(endpoint).addBoth(self._came) for _ in range(count)]
         return DeferredList(connecting, consumeErrors=True)
+
+    def _promise(self) -> "Deferred[Connection] | None":
+        """The first connection that is being made ahead, and promised to nobody."""
+        if len(self._promised) >= self._coming:
+            return None
+        promised: Deferred[Connection] = Deferred(self._promised.remove)
+        self._promised.append(promised)
+        return promised
+
+    def _came(self, result: "Connection | Failure") -> None:
+        """What was made ahead is there, or is not."""
+        self._coming -= 1
+        if self._promised:
+            self._promised.popleft().callback(result)
+        elif not isinstance(result, Failure):
+            self._keep(result, is_unused=True)
 
     async def close(self) -> None:
         """Close those that are idle."""

@@ -219,9 +219,11 @@ class Push:
             PushExtension(transaction.key, delta is not False, self._codings.offered),
         )
         expected = transaction.may_be_open, self._session.cookies()
-        self._begin_early(progress)
         opened = await parts.retrying(
-            progress, lambda: self._peer.open_push(request, self._session)
+            progress,
+            lambda: self._peer.open_push(
+                request, self._session, lambda: self._begin_early(progress)
+            ),
         )
         if opened.already_stored or (opened.path, self._session.cookies()) != expected:
             await self._end_early()
@@ -242,7 +244,8 @@ class Push:
         need not be sent, or is refused, or is served by another machine behind the same address.
         """
         abilities, transaction = self._peer.abilities, self._transaction
-        if abilities is None or not abilities.early or self._peer.link.is_near:
+        is_told = abilities is not None and abilities.early and not self._peer.link.is_near
+        if not is_told or self._early is not None:
             return
         assert transaction.compression is not None
         self._codings.opened(transaction.compression, frozenset())
