@@ -135,7 +135,7 @@ class TransferTests(LiveTestCase):
         uploaded = self.upload(a, self.files(12))
         self.transfer(a, "send", study_of(next(iter(uploaded.values()))))
         self.assertGreater(len(recorder.requests), 10)
-        self.assertLessEqual(recorder.connections, 4)
+        self.assertLessEqual(recorder.connections, 5, "one of them is the visit at the start")
 
     def test_peers_are_probed_each_by_itself(self) -> None:
         hole = BlackHole()

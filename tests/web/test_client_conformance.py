@@ -7,6 +7,7 @@ import gzip
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
+from os import urandom
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -24,7 +25,7 @@ from tests.recorded import Exchange
 from tests.web.harness import ORIGINATOR, FakePeer, House, make_dicom, peer_settings
 from tests.web.recorded_server import KeepAlive, RecordedServer, Sent, route
 from tests.web.stand_ins import FILES, LARGE, SECOND, SERIES, recorded_store, with_our_md5s
-from txtransfers.errors import PeerRefused, WrongOriginator
+from txtransfers.errors import BadMessage, PeerRefused, WrongOriginator
 from txtransfers.jobs.journal import MemoryJournal
 from txtransfers.jobs.memo import JobMemo
 from txtransfers.jobs.model import Direction, new_job
@@ -41,8 +42,12 @@ from txtransfers.transfer.pull import Pull
 from txtransfers.transfer.push import Push
 from txtransfers.transfer.slots import Slots
 from txtransfers.web import transfers
+from txtransfers.web.pieces import Pieces
+from txtransfers.web.resource import Reply
 from txtransfers.wire.abilities import ALL_ABILITIES
 from txtransfers.wire.messages import Compression, Level, Resource, TransferRequest
+from txtransfers.wire.packed import PACKED
+from txtransfers.wire.pieces import MOST, Piece
 
 reactor: Any = _reactor
 
@@ -229,8 +234,10 @@ class ExtendedPeerTests(ClientCase):
         find = house.site.getResourceFor
 
         def note(request: Any) -> Any:
-            name = request.uri.decode().removeprefix("/transfers/push")
-            asked.append(f"{request.method.decode()} {name[37:] if name else 'push'}".strip())
+            uri = request.uri.decode()
+            name = uri.removeprefix("/transfers/push")
+            short = uri if "piece=" in uri else name[37:] if name else "push"
+            asked.append(f"{request.method.decode()} {short}".strip())
             return find(request)
 
         house.site.getResourceFor = note  # type: ignore[method-assign]
@@ -293,6 +300,53 @@ class ExtendedPeerTests(ClientCase):
         self.assertEqual("GET", asked[0], "of its plugin")
         self.assertIn("early=1", " ".join(asked))
         self.assertEqual(store.files, house.store.files)
+
+    async def move_in_pieces(self, mode: str) -> tuple[Peer, list[str]]:
+        """500 instances to, or from, a far one of which it is known what it takes."""
+        house = House({"HttpPort": 0}, store=MemoryStore())
+        stores = MemoryStore(), house.store
+        here, there = stores if mode == "pull" else stores[::-1]
+        ids = [there.add(make_dicom(1000, f"1.2.3.{n}")) for n in range(500)]
+        peer, asked = await self.serve_house(house)
+        self.patch(Link, "is_near", False)
+        await peer.learn()
+        request = TransferRequest(
+            tuple(Resource(Level.INSTANCE, id_) for id_ in ids), Compression.NONE, "B"
+        )
+        transfer = self.pull(here, peer, request) if mode == "pull" else None
+        await (transfer or self.push(there, peer, request)).run(Progress())
+        self.assertEqual(there.files, here.files)
+        return peer, asked
+
+    def count_pieces(self, asked: Sequence[str], route: str) -> int:
+        return len({line for line in asked if line.startswith(route) and "piece=" in line})
+
+    async def test_what_is_long_goes_to_a_far_one_in_pieces(self) -> None:
+        _peer, asked = await self.move_in_pieces("push")
+        self.assertEqual(2, self.count_pieces(asked, "POST"))
+
+    async def test_what_is_long_comes_from_a_far_one_in_pieces(self) -> None:
+        peer, asked = await self.move_in_pieces("pull")
+        count = self.count_pieces(asked, "POST /transfers/lookup")
+        self.assertEqual(min(MOST, peer.link.limit), count)
+
+    async def test_pieces_that_come_to_several_machines(self) -> None:
+        """No more are sent."""
+
+        async def collect(_pieces: Pieces, _piece: Piece, _data: bytes) -> None:
+            raise BadMessage("Of 2 pieces 1 came")
+
+        async def deal(_pieces: Pieces, _piece: Piece, _make: Any) -> Reply:
+            return Reply(urandom(99), PACKED)
+
+        self.patch(Pieces, "collect", collect)
+        self.patch(Pieces, "deal", deal)
+        for mode in ("push", "pull"):
+            peer, asked = await self.move_in_pieces(mode)
+            before = self.count_pieces(asked, "POST")
+            self.assertGreater(before, 0)
+            await peer.lookup((), peer.session("t"))
+            self.assertEqual(before, self.count_pieces(asked, "POST"))
 
     async def test_one_that_was_replaced_by_an_earlier_version(self) -> None:
         """It takes no packed opening, and lets no bucket wait."""

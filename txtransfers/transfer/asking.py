@@ -38,6 +38,7 @@ from ..errors import (
 )
 from ..threads import IThreads
 from ..wire import messages, packed
+from ..wire.pieces import PIECE
 from .client import (
     PlainAgent,
     Stall,
@@ -196,7 +197,7 @@ class Asking:
     ) -> Answer:
         """One request whose answer is JSON, or packed; see :meth:`request`."""
         answer = await self.request(session, method, path, body, None, timeout, client)
-        if not _is_json(answer) and answer.content_type != packed.PACKED:
+        if not _is_json(answer) and answer.content_type not in (packed.PACKED, PIECE):
             raise PeerNonsense(
                 f"{self.who} answered {method} {path} with something that is no JSON"
                 f" ({_quote(answer)}). {_NO_PEER}"

@@ -18,21 +18,20 @@ from twisted.web.client import (
 )
 
 from ..config import PeerSettings
-from ..errors import (
-    PeerRefused,
-    TransfersError,
-)
+from ..errors import BadMessage, PeerRefused, TransfersError
 from ..wire import messages, packed, pushes
 from ..wire.abilities import Abilities, parse_plugin
 from ..wire.codec import ACCEPTED_CODECS, Codec, codec_names
 from ..wire.messages import LookupAnswer, Resource, TransferRequest, decode
+from ..wire.pieces import MOST, PIECE, Piece, how_many, join
 from ..wire.pushes import PushOpened, PushRequest, PushStatus
-from .asking import Asking, Body, Destination, Session, constant, ignore
+from .asking import Answer, Asking, Body, Destination, Session, constant, ignore
 from .client import (
     LONGEST_QUOTE,
     resolve,
     whole_characters,
 )
+from .side_by_side import post_pieces
 from .streams import Sink
 from .trust import PeerTls
 
@@ -42,9 +41,15 @@ _ERROR_SIZE = 64 * 1024
 _MEET_S = 3.0
 """Seconds that a first connection may take before the first request, which has its own limit."""
 _NOT_UNDERSTOOD = frozenset({400, 415})
+_LOOKUP = "/transfers/lookup"
+_PUSH = "/transfers/push"
 PLUGIN = "transfers"
 
 log = Logger()
+
+
+def _nothing() -> None:
+    """Whom nobody needs to tell that a request has its connection."""
 
 
 class Peer:
@@ -60,6 +65,8 @@ class Peer:
         """Whether it is ours: a server that is known to read one request behind the other."""
         self.abilities: Abilities | None = None
         """What its openings may be like; None while that is not known."""
+        self._is_one = True
+        """Whether pieces of a message came together there, as far as is known."""
 
     @property
     def name(self) -> str:
@@ -145,19 +152,45 @@ class Peer:
             "Accept": f"{packed.PACKED}, application/json",
         }
         body = constant(messages.resources_json(resources), headers=headers)
-        answer = await self._http.call(
-            session, "POST", "/transfers/lookup", body, client=session.warm
-        )
+        answer = await self._ask_in_pieces(body, session)
+        if answer is None:
+            answer = await self._http.call(session, "POST", _LOOKUP, body, client=session.warm)
         is_packed = answer.content_type == packed.PACKED
         parse = packed.parse_packed_lookup if is_packed else messages.parse_lookup_answer
         parsed: LookupAnswer = await self._http.threads.run(
-            self._http.parse, answer, parse, "/transfers/lookup"
+            self._http.parse, answer, parse, _LOOKUP
         )
         self.pipelines = parsed.codecs is not None
         return parsed
 
+    async def _ask_in_pieces(self, body: Body, session: Session) -> Answer | None:
+        """The answer to a lookup; None: it must be asked for as a whole."""
+        count = min(MOST, self.link.limit)
+        if count < 2 or not self._takes_pieces:
+            return None
+        answers = await post_pieces(
+            self._http, session, _LOOKUP, count, lambda _piece: body, session.warm, _nothing
+        )
+        if answers[0].content_type != PIECE:
+            return answers[0]
+        try:
+            return Answer(200, join([answer.body for answer in answers]), packed.PACKED)
+        except BadMessage as error:
+            self._note_apart(error)
+            return None
+
+    def _note_apart(self, error: TransfersError) -> None:
+        """Pieces of a message came to several machines behind the same address."""
+        log.info("Peer {name} is sent no pieces any more: {error}", name=self.name, error=error)
+        self._is_one = False
+
+    @property
+    def _takes_pieces(self) -> bool:
+        known = self.abilities is not None and self.abilities.pieces
+        return known and self._is_one and not self.link.is_near
+
     async def open_push(
-        self, request: PushRequest, session: Session, on_asked: Callable[[], None] = lambda: None
+        self, request: PushRequest, session: Session, on_asked: Callable[[], None] = _nothing
     ) -> PushOpened:
         """Open a push transaction, in the smallest form that the peer takes.
 
@@ -167,8 +200,7 @@ class Peer:
             body = await self._http.threads.run(packed.pack_push, request)
             try:
                 if body is not None:
-                    packed_body = constant(body, packed.PACKED)
-                    return await self._open_push(request, packed_body, session, on_asked)
+                    return await self._open_packed(request, body, session, on_asked)
             except PeerRefused as error:
                 if error.status not in _NOT_UNDERSTOOD:
                     raise
@@ -182,21 +214,42 @@ class Peer:
         )
         return await self._open_push(request, constant(body), session, on_asked)
 
+    async def _open_packed(
+        self, request: PushRequest, body: bytes, session: Session, on_asked: Callable[[], None]
+    ) -> PushOpened:
+        count = min(how_many(len(body)), self.link.limit)
+        if count > 1 and self._takes_pieces:
+
+            def part(piece: Piece) -> Body:
+                return constant(piece.cut(body), packed.PACKED)
+
+            try:
+                answers = await post_pieces(
+                    self._http, session, _PUSH, count, part, session.fresh, on_asked
+                )
+                return await self._opened(request, answers[0])
+            except PeerRefused as error:
+                if error.status not in _NOT_UNDERSTOOD:
+                    raise
+                self._note_apart(error)
+        return await self._open_push(request, constant(body, packed.PACKED), session, on_asked)
+
     async def _open_push(
         self, request: PushRequest, body: Body, session: Session, on_asked: Callable[[], None]
     ) -> PushOpened:
-        call = self._http.call(session, "POST", "/transfers/push", body)
-        asking = Deferred.fromCoroutine(call)
+        asking = Deferred.fromCoroutine(self._http.call(session, "POST", _PUSH, body))
         on_asked()
-        answer = await asking
+        return await self._opened(request, await asking)
+
+    async def _opened(self, request: PushRequest, answer: Answer) -> PushOpened:
         count = len(request.instances)
         opened: PushOpened = await self._http.threads.run(
             self._http.parse,
             answer,
             lambda body: pushes.parse_push_opened(body, count),
-            "/transfers/push",
+            _PUSH,
         )
-        self._http.check_path(opened.path, "/transfers/push")
+        self._http.check_path(opened.path, _PUSH)
         self.knows_extension = self.pipelines = opened.already_stored is not None
         self.abilities = opened.abilities
         return opened

@@ -24,6 +24,7 @@ from ..wire import messages, packed, pushes
 from ..wire.abilities import ALL_ABILITIES
 from ..wire.codec import ACCEPTED_CODECS, OURS, parse_codec, read_codecs
 from ..wire.messages import TransferRequest
+from ..wire.pieces import PIECE, Piece, read_piece
 from .archive import describe_resource
 from .auditing import by_whom
 from .bandwidth import BandwidthNode, asked
@@ -33,6 +34,7 @@ from .events import EventStream
 from .explorer import Explorer
 from .openapi import Description
 from .peers import PeerParts, ProbePeers
+from .pieces import Pieces
 from .resource import (
     NotFoundParent,
     Reply,
@@ -60,21 +62,32 @@ _NUMBER = re.compile(r"[0-9]{1,20}\Z", re.ASCII)
 class Lookup(TransfersResource):
     """``/transfers/lookup``."""
 
-    def __init__(self, store: IInstanceStore, threads: IThreads, originator: str) -> None:
+    def __init__(
+        self, store: IInstanceStore, threads: IThreads, originator: str, pieces: Pieces
+    ) -> None:
         super().__init__()
         self._store = store
         self._threads = threads
         self._originator = originator
+        self._pieces = pieces
 
     async def post(self, request: StreamingRequest) -> Reply:
-        """What instances the resources have, with sizes and MD5s."""
-        body = await read_body(request)
+        """What instances the resources have, with sizes and MD5s; or a piece of that."""
+        body, piece = await read_body(request), asked_piece(request)
+        takes_packed = packed.PACKED in (request.getHeader("Accept") or "")
+        offered = request.getHeader(ACCEPTED_CODECS)
+        if piece is None or not takes_packed:
+            return await self._look_up(body, offered, takes_packed)
+        reply = await self._pieces.deal(piece, lambda: self._look_up(body, offered, True))
+        if reply.content_type != packed.PACKED:
+            return reply
+        return Reply(await self._threads.run(piece.stamped, reply.body), PIECE)
+
+    async def _look_up(self, body: bytes, offered: str | None, takes_packed: bool) -> Reply:
         resources = await self._threads.run(messages.parse_resources, body)
         instances = await self._store.lookup(resources)
-        offered = request.getHeader(ACCEPTED_CODECS)
         codecs = read_codecs(map(str.strip, offered.split(","))) if offered is not None else None
         answer = messages.LookupAnswer(instances, self._originator, codecs)
-        takes_packed = packed.PACKED in (request.getHeader("Accept") or "")
         reply: Reply = await self._threads.run(lookup_reply, answer, takes_packed)
         return reply
 
@@ -83,6 +96,19 @@ def lookup_reply(answer: messages.LookupAnswer, takes_packed: bool) -> Reply:
     """The answer to a lookup. Takes long for many instances."""
     body = packed.pack_lookup(answer) if takes_packed else None
     return compact(answer.to_json()) if body is None else Reply(body, packed.PACKED)
+
+
+def asked_piece(request: StreamingRequest) -> Piece | None:
+    """Which piece of a message it brings, or asks for; None: the whole."""
+    of = argument(request, "of")
+    if of is None:
+        return None
+    number, count = argument(request, "piece"), argument(request, "pieces")
+    return read_piece(of, _number(number), _number(count))
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and _NUMBER.match(text) else None
 
 
 class SubmitPull(TransfersResource):
@@ -163,18 +189,26 @@ class Pushes(TransfersResource):
         threads: IThreads,
         clock: IReactorTime,
         bandwidth: Bandwidth,
+        pieces: Pieces,
     ) -> None:
         super().__init__()
         self._transactions = transactions
         self._threads = threads
         self._clock = clock
         self._bandwidth = bandwidth
+        self._pieces = pieces
 
     async def post(self, request: StreamingRequest) -> Any:
-        """Open a transaction."""
+        """Open a transaction; or take a piece of what opens one."""
         is_packed = request.getHeader("Content-Type") == packed.PACKED
         parse = packed.parse_packed_push if is_packed else pushes.parse_push
         body, limits = await read_body(request), self._transactions.limits
+        piece = asked_piece(request)
+        if piece is not None:
+            whole = await self._pieces.collect(piece, body)
+            if whole is None:
+                return {}
+            body = whole
         push = await self._threads.run(parse, body, limits)
         id_, already_stored = await self._transactions.open(push)
         opened = pushes.PushOpened(id_, f"/transfers/push/{id_}", None)
@@ -317,15 +351,15 @@ def transfers_tree(parts: "SiteParts") -> Resource:
     """Everything below ``/transfers``."""
     store, threads, clock, peers = parts.store, parts.threads, parts.clock, parts.peers
     timeout = parts.settings.transfers.peer_connectivity_timeout
-    root = NotFoundParent()
-    root.putChild(b"lookup", Lookup(store, threads, parts.originator))
+    root, pieces = NotFoundParent(), Pieces(clock)
+    root.putChild(b"lookup", Lookup(store, threads, parts.originator, pieces))
     caching = policy(parts.settings)
     root.putChild(b"chunks", Chunks(store, threads, parts.bandwidth, caching))
     root.putChild(b"pull", SubmitPull(parts.jobs, peers, threads))
     root.putChild(b"send", SubmitSend(parts.jobs, peers, threads, parts.originator, parts.archive))
     parts_of_peers = PeerParts(peers, threads, clock, timeout, parts.settings.name)
     root.putChild(b"peers", ProbePeers(parts_of_peers))
-    root.putChild(b"push", Pushes(parts.transactions, threads, clock, parts.bandwidth))
+    root.putChild(b"push", Pushes(parts.transactions, threads, clock, parts.bandwidth, pieces))
     root.putChild(b"explorer", Explorer(parts.settings.name, parts.archive is not None))
     root.putChild(b"events", EventStream(parts.jobs, clock))
     root.putChild(b"openapi.json", Description(threads, parts.gateway is not None))

@@ -13,18 +13,20 @@ class Abilities:
     """What the opening of a push may be like (``docs/protocol.md``).
 
     :ivar packed: it may come packed. :ivar early: buckets may come before it was answered.
+    :ivar pieces: it may come in pieces, and the answer to a lookup may be asked for so.
     """
 
     packed: bool = False
     early: bool = False
+    pieces: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Members, as they travel."""
-        return {"Packed": self.packed, "Early": self.early}
+        return {"Packed": self.packed, "Early": self.early, "Pieces": self.pieces}
 
 
 NO_ABILITIES = Abilities()
-ALL_ABILITIES = Abilities(packed=True, early=True)
+ALL_ABILITIES = Abilities(packed=True, early=True, pieces=True)
 
 
 class AbilitiesMessage(msgspec.Struct):
@@ -32,6 +34,7 @@ class AbilitiesMessage(msgspec.Struct):
 
     Packed: bool = False
     Early: bool = False
+    Pieces: bool = False
 
 
 class _Plugin(msgspec.Struct):
@@ -42,7 +45,7 @@ def read_abilities(raw: AbilitiesMessage | msgspec.UnsetType) -> Abilities:
     """Abilities from outside."""
     if isinstance(raw, msgspec.UnsetType):
         return NO_ABILITIES
-    return Abilities(raw.Packed, raw.Early)
+    return Abilities(raw.Packed, raw.Early, raw.Pieces)
 
 
 def parse_plugin(body: bytes) -> Abilities:
