@@ -20,6 +20,9 @@ from demo.daemon import AnswerError, Daemon, Json, peers_of
 POLL_SECONDS = 0.25
 """Between two looks at a job, which costs its daemon something, and tells itself when it ended."""
 
+VISITS_SECONDS = 4.0
+"""Until both know each other: the one that was there first tries again after two seconds."""
+
 
 class NotOfferedError(Exception):
     """This version does not know what was asked for."""
@@ -44,13 +47,19 @@ class TxTransfers:
 
     def ready(self, stage: Stage, stack: ExitStack) -> Ready:
         """Start both, with the files in A's store."""
+        a, b = self.pair(stage, stack)
+        return Ready(lambda: self._go(stage, a, b), lambda: len(b.client.get("/instances")))
+
+    def pair(self, stage: Stage, stack: ExitStack) -> tuple[Daemon, Daemon]:
+        """Start both, the files in the store of the first; the stack ends them."""
         a = self._daemon(stage, "A", stage.sender, stage.receiver)
         b = self._daemon(stage, "B", stage.receiver, stage.sender)
         for daemon in (a, b):
             stack.callback(stop, daemon)
             daemon.start()
         fill(a.client, stage.load)
-        return Ready(lambda: self._go(stage, a, b), lambda: len(b.client.get("/instances")))
+        time.sleep(VISITS_SECONDS)
+        return a, b
 
     def _daemon(self, stage: Stage, name: str, host: Host, other: Host) -> Daemon:
         peer = "B" if name == "A" else "A"
