@@ -7,6 +7,7 @@ measurement can be made in pieces, and a newer result takes an older one's place
 
 import argparse
 import json
+import re
 import shlex
 import shutil
 import sys
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.wan", description=__doc__)
     add = parser.add_argument
-    add("--only-links", metavar="TEXT", default="", help="links whose name has this in it")
+    add("--only-links", metavar="TEXT", default="", help="links whose name this matches: '100 ms$'")
     add("--only-files", metavar="NAME", action="append", choices=[f.name for f in plan.FILES])
     add("--only", metavar="NAME", action="append", help="contenders whose name begins so")
     add("--seconds", type=float, help=f"that the files take at least, at the most ({SECONDS:g})")
@@ -75,7 +76,7 @@ def _plan(parser: argparse.ArgumentParser, arguments: argparse.Namespace, comman
     names = [each.name for each in everybody(lossy=True)]
     names += [each.name for each in limits(lossy=True)]
     starts = tuple(arguments.only or [""])
-    links = tuple(each for each in plan.LINKS if arguments.only_links in each.name)
+    links = tuple(each for each in plan.LINKS if re.search(arguments.only_links, each.name))
     if not any(name.startswith(starts) for name in names):
         parser.error(f"--only: there are {', '.join(names)}")
     if not links:

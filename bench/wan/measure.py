@@ -29,6 +29,14 @@ LATE = 0.01
 """The share of late packets from which a run should be taken again."""
 
 
+_KEPT = 300 * 2**20
+"""Bytes, up to which what was received stays until all contenders had their turn: ext4 takes no
+inode that was deleted lately for a new file, and to look for others costs who comes next seconds."""
+
+_DELETED_SECONDS = 6.0
+"""For so long a file was deleted lately, once the disk knows it."""
+
+
 @attrs.frozen
 class Plan:
     """What the command line asks for."""
@@ -74,6 +82,8 @@ class Bench:
                     load = plan.load(files, link, self._plan.seconds, folder / "files")
                     for contender in those:
                         yield self._result(link, load, contender, folder)
+                os.sync()
+                time.sleep(_DELETED_SECONDS)
 
     def _limit(self, link: Link, iperf: Iperf) -> Result:
         result = Result(link, ANY, iperf.name, command=self._plan.command)
@@ -93,7 +103,7 @@ class Bench:
         )
 
         def once(a: Host, b: Host) -> _Run:
-            with _folder(self._folder) as own:
+            with _folder(folder, stays=load.size <= _KEPT) as own:
                 stage = Stage(a, b, load, folder, own, limit, self._plan.settings)
                 return self._once(stage, contender)
 
@@ -154,10 +164,11 @@ def _with_samples(result: Result, speeds: Sequence[float]) -> Result:
 
 
 @contextlib.contextmanager
-def _folder(parent: Path) -> Iterator[Path]:
-    """Have an empty folder that is gone afterwards."""
+def _folder(parent: Path, *, stays: bool = False) -> Iterator[Path]:
+    """Have an empty folder that is gone afterwards, unless it stays until its parent is."""
     folder = Path(tempfile.mkdtemp(dir=parent))
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not stays:
+            shutil.rmtree(folder, ignore_errors=True)
