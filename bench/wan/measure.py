@@ -30,8 +30,8 @@ LATE = 0.01
 
 
 _KEPT = 300 * 2**20
-"""Bytes, up to which what was received stays until all contenders had their turn: ext4 takes no
-inode that was deleted lately for a new file, and to look for others costs who comes next seconds."""
+"""Bytes, up to which what was received stays until all contenders had their turn: ext4 gives no new
+file an inode that was deleted lately, and to look for others costs who comes next seconds."""
 
 _DELETED_SECONDS = 6.0
 """For so long a file was deleted lately, once the disk knows it."""

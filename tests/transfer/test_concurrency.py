@@ -153,6 +153,21 @@ class SampleTests(SynchronousTestCase):
             decide.hurry()
             self.assertEqual(decide.limit, expected, "once")
 
+    def test_where_losses_slow_nothing_down_fewer_are_enough(self) -> None:
+        for is_found in (False, True):
+            decide = Concurrency(64, START_LOSS_BASED)
+            decide.met(0.1)
+            for _ in range(40 if is_found else 2):
+                decide.sample(0.05, 1e6, 0.1, full=True, queued=True)
+            self.assertEqual(decide.phase, Phase.HOLD if is_found else Phase.SEEK)
+            before = decide.phase
+            decide.calm()
+            self.assertEqual((decide.limit, decide.phase), (START_LOSS_BASED, before))
+        decide.met(0.1)
+        decide.calm()
+        decide.hurry()
+        self.assertEqual(decide.limit, 2 * START_LOSS_BASED, "once")
+
     def test_what_was_found_is_kept_over_a_break(self) -> None:
         decide = Concurrency(64)
         run(Simulated(200 * MBIT, 0.1, 0.01), decide, 20)

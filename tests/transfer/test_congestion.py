@@ -105,7 +105,10 @@ class LossTests(SynchronousTestCase):
                 self.assertFalse(sight.is_slowed(False), "nothing was lost")
                 self.look(sight, MB, 10)
             self.assertTrue(fixed.is_slowed(True))
+            self.assertFalse(fixed.is_undaunted(True))
             self.assertFalse(adapting.is_slowed(True))
+            self.assertTrue(adapting.is_undaunted(True))
+            self.assertFalse(adapting.is_undaunted(False))
             self.assertTrue(adapting.is_slowed(False), "the peer sends as its system does")
 
     def test_in_a_full_queue(self) -> None:

@@ -207,20 +207,22 @@ class LinkTests(SynchronousTestCase):
         link.goodput, link.round_trip = 1e6, 0.1
         self.assertLess(link.cut(None).target, unknown.target)
 
-    def test_losses_that_slow_it_down_make_it_all_there_may_be(self) -> None:
+    def test_losses_make_it_all_there_may_be_or_few(self) -> None:
+        """As they slow connections down, or do not."""
         self.patch(tcp, "NEAR_S", 0.0)
+        self.patch(concurrency, "_USUAL_S", 1e-9)
         for congestion, expected in (
             (Congestion("reno"), 64),
-            (Congestion(when_lossy=PREFERRED), START),
+            (Congestion(when_lossy=PREFERRED), START_LOSS_BASED),
         ):
-            link = Link(self.clock, None, 64)
+            link = Link(self.clock, None, 64, START_LOSS_BASED)
             with connection() as (near, far):
                 ending = self.use(link)
                 link.connected(near, sight := congestion.tune(near))
                 told = tcp.read(near)
                 assert told is not None
                 sight.look(attrs.evolve(told, resent=100))
-                slots = [Deferred.fromCoroutine(self.hold(link)) for _ in range(START + 1)]
+                slots = [Deferred.fromCoroutine(self.hold(link)) for _ in range(link.limit + 1)]
                 far.sendall(bytes(SIZE))
                 near.recv(SIZE, socket.MSG_WAITALL)
                 self.clock.advance(SAMPLE_S)

@@ -117,7 +117,8 @@ class Concurrency:
         self._next = Phase.UP
         self._is_hurt = False
         self._is_settled = False
-        self._is_hurried = False
+        self._is_told = False
+        """Of losses, and what they mean: once."""
 
     def met(self, round_trip: float) -> None:
         """The round trip is known, in seconds, before anything is measured.
@@ -173,11 +174,19 @@ class Concurrency:
 
         They are judged as any other number.
         """
-        if self.phase is Phase.SEEK and not self._is_hurried:
-            self._is_hurried = True
+        if self.phase is Phase.SEEK and not self._is_told:
+            self._is_told = True
             self._settled = max(self._settled, self._previous)
             self._before = self.limit
             self._move(self._cap, Phase.SEEK)
+
+    def calm(self) -> None:
+        """Packets get lost, and slow nothing down: many connections would only crowd each other."""
+        if self.phase in (Phase.SEEK, Phase.HOLD) and not self._is_told:
+            self._is_told = True
+            if self.limit > self._start:
+                self._before = self._start
+                self._move(self._start, self.phase)
 
     def idle(self) -> None:
         """A transfer begins after nothing was in flight: connections open their windows anew."""

@@ -161,7 +161,14 @@ class Sight:
 
         :param peer_adapts: whether this is not so of what the peer sends.
         """
-        return self._is_lossy and not (self._congestion.adapts and peer_adapts)
+        return self._is_lossy and not self._adapts(peer_adapts)
+
+    def is_undaunted(self, peer_adapts: bool) -> bool:
+        """Whether packets get lost on its way, and few connections carry as much as many."""
+        return self._is_lossy and self._adapts(peer_adapts)
+
+    def _adapts(self, peer_adapts: bool) -> bool:
+        return self._congestion.adapts and peer_adapts
 
     def look(self, told: TcpInfo) -> None:
         """Take what the kernel tells of it; some times in a round trip, or seldom."""

@@ -101,7 +101,7 @@ class Link:
         self._clock = clock
         self._connections: dict[Any, _Connection] = {}  # by socket
         self._is_queued = False
-        self._is_slowed = False
+        self._is_slowed = self._is_undaunted = False
         self.peer_adapts = True
         self._users = 0
         self._last = 0.0
@@ -280,6 +280,8 @@ class Link:
         if self._concurrency is not None and self.round_trip is not None and not self.is_near:
             if self._is_slowed and full:
                 self._concurrency.hurry()
+            elif self._is_undaunted:
+                self._concurrency.calm()
             self._concurrency.sample(seconds, size, self.round_trip, full, self._is_queued)
             if self._concurrency.limit != self._limit:
                 self._resize(self._concurrency.limit)
@@ -312,7 +314,9 @@ class Link:
             connection.sight.look(told)
             alive[socket] = connection
         self._connections = alive
-        self._is_slowed = any(each.sight.is_slowed(self.peer_adapts) for each in alive.values())
+        sights = [each.sight for each in alive.values()]
+        self._is_slowed = any(sight.is_slowed(self.peer_adapts) for sight in sights)
+        self._is_undaunted = any(sight.is_undaunted(self.peer_adapts) for sight in sights)
         if trips:
             self.round_trip = min(trips)
             self.delay = median(delays)
