@@ -174,7 +174,8 @@ class Peer:
         if answers[0].content_type != PIECE:
             return answers[0]
         try:
-            return Answer(200, join([answer.body for answer in answers]), packed.PACKED)
+            bodies = [answer.body for answer in answers]
+            return Answer(200, await self._http.threads.run(join, bodies), packed.PACKED)
         except BadMessage as error:
             self._note_apart(error)
             return None
