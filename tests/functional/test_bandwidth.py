@@ -6,6 +6,7 @@ Rates are compared with each other; a machine that is busy slows both.
 import json
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from demo import dataset
 from tests.functional.live import LiveTestCase, ask, study_of, wait_until
 
 MB = 10**6
+SIZES = {"BucketSize": 512, "Threads": 4}
 
 
 def runtime(daemon: Any, job: str) -> float:
@@ -20,9 +22,16 @@ def runtime(daemon: Any, job: str) -> float:
     return float(daemon.client.get(f"/jobs/{job}")["EffectiveRuntime"])
 
 
+def completed(daemon: Any, job: str) -> int:
+    """Buckets that have arrived."""
+    return int(daemon.client.get(f"/jobs/{job}")["Content"].get("CompletedHttpQueries", 0))
+
+
 class BandwidthTests(LiveTestCase):
-    def daemons(self, megabytes: int = 4, **settings: Any) -> tuple[Any, Any, Any]:
-        a, b = self.pair(Transfers={"BucketSize": 512, "Threads": 4, "Delta": False}, **settings)
+    def daemons(
+        self, megabytes: int = 4, sizes: Mapping[str, int] = SIZES, **settings: Any
+    ) -> tuple[Any, Any, Any]:
+        a, b = self.pair(Transfers={"Delta": False, **sizes}, **settings)
         path = dataset.multiframe(self.folder / "large.dcm", megabytes, 1)
         self.uploaded = self.upload(a, [path])
         self.size = Path(path).stat().st_size
@@ -60,6 +69,31 @@ class BandwidthTests(LiveTestCase):
                 took.append(self.timed(daemon, route, study, peer, b))
             self.assert_twice(*took)
             self.change(limited, **{direction: "0"})
+
+    def test_progress_is_seen_long_before_the_end(self) -> None:
+        """Whoever limits it: one bucket ends after the other, not all at the end."""
+        for limited, direction, route, sizes in (
+            ("a", "Upload", "send", {}),
+            ("b", "Download", "pull", {}),
+            ("b", "Download", "send", {"BucketSize": 512, "Threads": 8}),
+            ("a", "Upload", "pull", {"BucketSize": 512, "Threads": 8}),
+        ):
+            a, b, study = self.daemons(4, sizes)
+            self.change({"a": a, "b": b}[limited], **{direction: "200kB"})
+            daemon, peer = (a, "B") if route == "send" else (b, "A")
+            job = self.submit(daemon, route, study, peer)
+            wait_until(
+                lambda d=daemon, j=job: completed(d, j) > 0,  # type: ignore[misc]
+                "a bucket has arrived",
+            )
+            # With a limit nothing else than what travels takes long.
+            self.assertLess(runtime(daemon, job), 0.5 * self.size / 200_000)
+            self.change({"a": a, "b": b}[limited], **{direction: "0"})
+            self.wait_for(daemon, job)
+            self.assert_holds(b, self.uploaded)
+            for each in (a, b):
+                each.client.request("DELETE", f"/studies/{study[0]['ID']}")
+                each.stop()
 
     def test_a_peer_and_a_change_while_it_runs(self) -> None:
         a, b, study = self.daemons()

@@ -16,8 +16,10 @@ from txtransfers.transfer import tcp
 from txtransfers.transfer.acquaintance import Acquaintance
 from txtransfers.transfer.asking import Asking
 from txtransfers.transfer.directory import Directory
+from txtransfers.transfer.flow import Flow
 from txtransfers.transfer.link import Link
 from txtransfers.transfer.peers import Peer
+from txtransfers.transfer.turns import Turn
 from txtransfers.wire.abilities import ALL_ABILITIES, NO_ABILITIES, Abilities
 
 reactor: Any = installed
@@ -83,7 +85,7 @@ class GettingAcquaintedTests(TestCase):
 
     async def test_a_transfer_that_has_begun_keeps_its_connections(self) -> None:
         peer = self.peer()
-        async with peer.link.use():
+        async with peer.link.use(Flow((), Turn(0, "job"))):
             await peer.get_acquainted()
             self.assertEqual(1, peer.link.connections)
 

@@ -36,11 +36,24 @@ class CutTests(SynchronousTestCase):
     def test_never_beyond_what_stock_peers_make(self) -> None:
         self.assertEqual(choose_cut(None, 1, 1e9, 0.1, False).target, LARGEST)
 
-    @given(st.integers(1, 64), st.none() | st.floats(1, 1e10), st.none() | st.floats(1e-5, 3))
+    def test_seconds_of_a_limit_of_ours(self) -> None:
+        """Near or far, known or not: else nothing could be seen to arrive for long."""
+        for goodput, near in ((None, False), (1e9, False), (1e9, True)):
+            cut = choose_cut(None, 8, goodput, 0.1, near, 125e3)
+            self.assertEqual((cut.target, cut.least <= cut.target), (500_000, True))
+        self.assertEqual(choose_cut(None, 8, 1e9, 0.001, True, 1e9), Cut(2 * LARGEST))
+        self.assertEqual(choose_cut(3 * MB, 8, 1e6, 0.1, False, 125e3), Cut(3 * MB))
+
+    @given(
+        st.integers(1, 64),
+        st.none() | st.floats(1, 1e10),
+        st.none() | st.floats(1e-5, 3),
+        st.none() | st.floats(1e3, 1e10),
+    )
     def test_always_a_sensible_one(
-        self, limit: int, goodput: float | None, round_trip: float | None
+        self, limit: int, goodput: float | None, round_trip: float | None, allowed: float | None
     ) -> None:
-        cut = choose_cut(None, limit, goodput, round_trip, False)
+        cut = choose_cut(None, limit, goodput, round_trip, False, allowed)
         self.assertTrue(0 < cut.least <= cut.target <= LARGEST, cut)
 
 

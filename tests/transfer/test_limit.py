@@ -136,6 +136,43 @@ class SharingTests(LimitTestCase):
         for job in "abc":
             self.assert_near(2.5e7 / 3, self.got[job])
 
+    def test_streams_of_a_job_end_one_after_the_other(self) -> None:
+        """Else none would before all do: nothing could be seen to arrive, for long."""
+        limit = self.limit("8M")
+        self.begin_some(limit, 10, 10**6)
+        for _second in range(10):
+            self.advance(1)
+            self.assertLess(self.most_unfinished(10**6), 10**6)
+        self.advance(0.5)
+        self.assertEqual([10**6] * 10, self.sent)
+
+    def begin_some(self, limit: Limit, streams: int, size: int) -> None:
+        self.sent = [0] * streams
+
+        async def run(number: int, flow: Flow) -> None:
+            while self.sent[number] < size:
+                self.sent[number] += await flow.take(size - self.sent[number])
+
+        flows = [Flow([limit], Turn(0, "a")) for _ in range(streams)]
+        self.streams = [Deferred.fromCoroutine(run(n, flow)) for n, flow in enumerate(flows)]
+        for stream in self.streams:
+            stream.addErrback(lambda failure: failure.trap(CancelledError))
+
+    def most_unfinished(self, size: int) -> int:
+        """Bytes of all that are on their way, but for the one that is next to end."""
+        return sum(sorted(sent for sent in self.sent if sent < size)[:-1])
+
+    def test_what_waits_for_an_earlier_stream_is_not_given_up(self) -> None:
+        for form, streams in (("1M", 16), ("64k", 4)):
+            self.begin_some(self.limit(form), streams, 10**8)
+            for _ in range(6):
+                before = list(self.sent)
+                self.advance(2 * PATIENCE_S)
+                for then, now in zip(before, self.sent, strict=True):
+                    self.assertGreaterEqual(now - then, SMALLEST)
+            for stream in self.streams:
+                stream.cancel()
+
     def test_a_job_that_its_peer_slows_leaves_the_rest(self) -> None:
         limit = self.limit("20M")
         self.send(self.limit("4M"), limit, job="slow")
@@ -174,6 +211,22 @@ class SharingTests(LimitTestCase):
             for n in range(4):
                 self.assertGreaterEqual(self.got[n] - before[n], SMALLEST)
         self.assertGreater(self.got["high"], 0.9 * sum(self.got.values()))
+
+
+class FlowTests(LimitTestCase):
+    def test_what_a_stream_is_allowed(self) -> None:
+        for forms, rate in ((("0", "0"), None), (("8M", "0"), 1e6), (("16M", "8M"), 1e6)):
+            self.assertEqual(rate, Flow([self.limit(form) for form in forms], Turn(0, 1)).rate)
+
+    def test_whether_it_is_held(self) -> None:
+        """By others that share its limits, too."""
+        limit = self.limit("8M")
+        flow = Flow([self.limit("0"), limit], Turn(0, "a"))
+        self.assertFalse(flow.is_held)
+        stream = self.send(limit, job="b")
+        self.assertTrue(flow.is_held)
+        stream.cancel()
+        self.assertFalse(flow.is_held)
 
 
 class ChangeTests(LimitTestCase):

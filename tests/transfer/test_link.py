@@ -9,11 +9,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.limits import local_time, settings
 from txtransfers.errors import PeerRefused, PeerUnreachable, WrongLength
 from txtransfers.transfer import concurrency, tcp
 from txtransfers.transfer.concurrency import START, START_LOSS_BASED
 from txtransfers.transfer.congestion import PREFERRED, Congestion
+from txtransfers.transfer.flow import Flow
+from txtransfers.transfer.limit import Limit
 from txtransfers.transfer.link import SAMPLE_S, Link
+from txtransfers.transfer.turns import Turn
 
 SIZE = 50_000
 
@@ -55,12 +59,18 @@ class LinkTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
 
-    def use(self, link: Link) -> "Deferred[None]":
+    def flow(self, form: str = "0") -> Flow:
+        """A stream that has a limit of bandwidth, as the configuration says it."""
+        limit = Limit("uploads", self.clock, local_time(self.clock), settings(form).upload)
+        return Flow([limit], Turn(0, "job"))
+
+    def use(self, link: Link, flow: Flow | None = None) -> "Deferred[None]":
         """A transfer that is under way until what is returned is fired."""
+        flow = flow or self.flow()
         ending: Deferred[None] = Deferred()
 
         async def transfer() -> None:
-            async with link.use():
+            async with link.use(flow):
                 await ending
 
         self.transfer = Deferred.fromCoroutine(transfer())
@@ -207,6 +217,50 @@ class LinkTests(SynchronousTestCase):
         link.goodput, link.round_trip = 1e6, 0.1
         self.assertLess(link.cut(None).target, unknown.target)
 
+    def test_no_more_than_a_limit_of_ours_is_enough_for(self) -> None:
+        """At once, when it changes; and none where another transfer has no limit."""
+        link = Link(self.clock, None, 64, 32)
+        ending = self.use(link, flow := self.flow("1M"))
+        self.assertEqual(link.limit, 7)
+        self.assertEqual(link.cut(None).target, 500_000)
+        for form, most in (("8k", 2), ("20M", 32), ("2M", 15)):
+            flow.limits[0].change(settings(form).upload)
+            self.clock.advance(SAMPLE_S)
+            self.assertEqual(link.limit, most)
+            self.assertEqual(link.slots.limit, 16 * most)
+        other = self.use(link)
+        self.assertEqual(link.limit, 32)
+        other.callback(None)
+        ending.callback(None)
+        fixed = Link(self.clock, 12, 64)
+        self.use(fixed, self.flow("1M")).callback(None)
+        self.assertEqual(fixed.limit, 12, "Threads is kept to")
+
+    def test_what_a_limit_of_ours_has_left_is_not_what_the_link_carries(self) -> None:
+        self.patch(tcp, "NEAR_S", 0)
+        link = Link(self.clock, None, 64, 32)
+        with connection() as (near, far):
+            link.connected(near, Congestion().tune(near))
+            flow = self.flow("1M")
+            ending = self.use(link, flow)
+            self.assertEqual(link.estimate().goodput, 125e3, "before anything is measured")
+            waiting = Deferred.fromCoroutine(self.send_on(flow))
+            held = [Deferred.fromCoroutine(self.hold(link)) for _ in range(link.limit + 1)]
+            for _number in range(200):
+                near.sendall(bytes(5000))
+                far.recv(5000, socket.MSG_WAITALL)
+                self.clock.advance(SAMPLE_S)
+            self.assertEqual(link._concurrency.limit, 32)  # type: ignore[union-attr]
+            self.assertGreater(link.goodput or 0, 50e3)
+            for each in (waiting, *held):
+                each.addErrback(lambda _cancelled: None)
+                each.cancel()
+            ending.callback(None)
+            ending = self.use(link)
+            self.assertIsNone(link.estimate().goodput)
+            self.assertEqual(link.cut(None).target, 2**20)
+            ending.callback(None)
+
     def test_losses_make_it_all_there_may_be_or_few(self) -> None:
         """As they slow connections down, or do not."""
         self.patch(tcp, "NEAR_S", 0.0)
@@ -231,6 +285,10 @@ class LinkTests(SynchronousTestCase):
                     slot.addErrback(lambda _cancelled: None)
                     slot.cancel()
                 ending.callback(None)
+
+    async def send_on(self, flow: Flow) -> None:
+        while True:
+            await flow.take(10**6)
 
     async def hold(self, link: Link) -> None:
         async with link.slots.slot(0, link.place(None), "job"):

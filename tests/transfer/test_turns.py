@@ -1,4 +1,4 @@
-"""Whose turn it is: priorities, then equal bytes for each job, then the one that waits longest."""
+"""Whose turn it is: priorities, then equal bytes for each job, then the stream that began first."""
 
 from collections import Counter
 
@@ -25,6 +25,18 @@ class TurnsTests(SynchronousTestCase):
         served = [self.serve(turn) for turn in (high, high, low, low)]
         self.assertEqual(["b1", "b2", "a1", "a2"], served)
         self.assertFalse(self.turns)
+
+    def test_the_stream_that_began_first_goes_on(self) -> None:
+        turn = Turn(0, "a")
+        for stream in (3, 1, 2):
+            self.turns.add(turn, str(stream), stream)
+        served = []
+        for again in ("1", "1", ""):
+            served.append(item := self.serve(turn))
+            if again:
+                self.turns.add(turn, item, int(item))
+        self.assertEqual(["1", "1", "1"], served)
+        self.assertEqual(["2", "3"], [self.serve(turn) for _ in range(2)])
 
     def test_who_was_away_catches_nothing_up(self) -> None:
         a, b = Turn(0, "a"), Turn(0, "b")

@@ -4,6 +4,8 @@ A bucket should take some round trips, or the wait for its answer counts; and no
 seconds, or a broken connection costs much, and the last ones end one by one.
 """
 
+import attrs
+
 from ..wire.plan import Cut
 
 LARGEST = 4 * 2**20
@@ -20,21 +22,37 @@ _SECONDS = 2.0
 _LEAST = 64 * 1024
 _LEAST_UNKNOWN = 128 * 1024
 _LEAST_ROUND_TRIPS = 2.0
+_ALLOWED_S = 4.0
+"""Of a limit of bandwidth, which is given to one bucket after the other."""
 _FIRST = 12 * 1024
 """Bytes: they, and the head of their request, are what a new connection carries at once."""
 
 
 def choose_cut(
-    wanted: int | None, limit: int, goodput: float | None, round_trip: float | None, is_near: bool
+    wanted: int | None,
+    limit: int,
+    goodput: float | None,
+    round_trip: float | None,
+    is_near: bool,
+    allowed: float | None = None,
 ) -> Cut:
     """The sizes for a transfer that begins.
 
     :param wanted: ``BucketSize`` in bytes; None where it follows the link.
     :param limit: buckets that will be in flight. :param goodput: of the link, bytes a second.
     :param round_trip: seconds. :param is_near: whether a round trip costs nothing.
+    :param allowed: bytes a second that a limit of bandwidth leaves; None: no limit.
     """
     if wanted is not None:
         return Cut(wanted)
+    cut = _cut_for(limit, goodput, round_trip, is_near)
+    if allowed is None:
+        return cut
+    target = min(cut.target, max(_LEAST, int(_ALLOWED_S * allowed)))
+    return attrs.evolve(cut, target=target, least=min(cut.least, target))
+
+
+def _cut_for(limit: int, goodput: float | None, round_trip: float | None, is_near: bool) -> Cut:
     if is_near:  # a connection costs nothing to wait for, a request does
         return Cut(_NEAR)
     parts = 2 * limit

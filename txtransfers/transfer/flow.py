@@ -6,6 +6,7 @@ while its source is held. Who waits here makes no progress, and is not to blame 
 """
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -14,6 +15,8 @@ from twisted.python.failure import Failure
 from ..waiters import Waiters
 from .limit import Limit
 from .turns import Turn
+
+_begun = count()
 
 
 class IPatience(Protocol):
@@ -27,11 +30,15 @@ class IPatience(Protocol):
 
 
 class Flow:
-    """One stream's; see the module. Without limits it costs next to nothing."""
+    """One stream's; see the module. Without limits it costs next to nothing.
+
+    :ivar limits: that hold for it, also those that are none at present.
+    """
 
     def __init__(self, limits: Sequence[Limit], turn: Turn) -> None:
-        self._limits = limits
+        self.limits = tuple(limits)
         self._turn = turn
+        self._stream = next(_begun)
         self._patience: IPatience | None = None
 
     def watched_by(self, patience: IPatience) -> None:
@@ -41,12 +48,22 @@ class Flow:
     @property
     def is_limited(self) -> bool:
         """Whether it has to ask at this moment."""
-        return any(limit.bits for limit in self._limits)
+        return any(limit.bits for limit in self.limits)
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes a second that it, and all that share its limits, may have now; None: no limit."""
+        return min((limit.bits / 8 for limit in self.limits if limit.bits), default=None)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody waits for its limits at this moment."""
+        return any(limit.is_waited_for for limit in self.limits)
 
     @property
     def piece(self) -> int:
         """Bytes that are granted at a time, at the most; it must be limited."""
-        return min(limit.piece for limit in self._limits if limit.bits)
+        return min(limit.piece for limit in self.limits if limit.bits)
 
     async def take(self, wanted: int) -> int:
         """Wait until some of ``wanted`` bytes may travel, at least 1; tells how many.
@@ -56,7 +73,7 @@ class Flow:
         passed: list[Limit] = []
         size = wanted
         try:
-            for limit in self._limits:
+            for limit in self.limits:
                 granted = await self._pass(limit, size)
                 for earlier in passed:
                     if granted < size:
@@ -74,16 +91,16 @@ class Flow:
             return size
         patience = self._patience
         if patience is None:
-            return await limit.take(wanted, self._turn)
+            return await limit.take(wanted, self._turn, self._stream)
         patience.hold()
         try:
-            return await limit.take(wanted, self._turn)
+            return await limit.take(wanted, self._turn, self._stream)
         finally:
             patience.release()
 
     def spend(self, size: int) -> None:
         """Bytes have travelled, and nobody will wait for them to be paid."""
-        for limit in self._limits:
+        for limit in self.limits:
             limit.spend(size)
 
 

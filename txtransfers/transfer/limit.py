@@ -25,11 +25,14 @@ SMALLEST = 1448
 """Bytes of the smallest piece: what a packet holds."""
 
 PATIENCE_S = 5.0
-"""Seconds after which who waits gets one smallest piece, whatever its priority: a connection on
-which nothing moves would be given up by the other side."""
+"""Seconds after which who waits gets one smallest piece, whoever is first: a connection on which
+nothing moves would be given up by the other side."""
 
-_ORDINARY = 9
-"""Pieces that go by priority between two that do not."""
+_ORDINARY = 1
+"""Pieces that go to who is first between two that do not."""
+
+_ORDINARY_HIGHER = 9
+"""The same, where who is first has a higher priority."""
 
 _LOOK_S = 1.0
 """Seconds between two looks at a timetable."""
@@ -103,12 +106,20 @@ class Limit:
         self._saved -= size
         return size
 
-    def take(self, wanted: int, turn: Turn) -> "Deferred[int]":
-        """Fires with how many bytes may travel, at least 1; cancelling it leaves the queue."""
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody would send more if it were higher."""
+        return bool(self._waiting)
+
+    def take(self, wanted: int, turn: Turn, stream: int = 0) -> "Deferred[int]":
+        """Fires with how many bytes may travel, at least 1; cancelling it leaves the queue.
+
+        :param stream: which one of its job it is: the smaller, the earlier it began.
+        """
         waiter = _Waiter(
             wanted, turn, self._clock.seconds(), Deferred(lambda _granted: self._leave(waiter))
         )
-        self._turns.add(turn, waiter)
+        self._turns.add(turn, waiter, stream)
         self._waiting[waiter] = None
         self._serve()
         return waiter.granted
@@ -187,7 +198,9 @@ class Limit:
         if not bits:
             return first, first.wanted
         is_starved = self._clock.seconds() - oldest.since >= PATIENCE_S
-        if is_starved and oldest is not first and self._ordinary >= _ORDINARY:
+        is_lower = oldest.turn.priority < first.turn.priority
+        ordinary = _ORDINARY_HIGHER if is_lower else _ORDINARY
+        if is_starved and oldest is not first and self._ordinary >= ordinary:
             return oldest, min(oldest.wanted, SMALLEST)
         return first, min(first.wanted, self.piece)
 

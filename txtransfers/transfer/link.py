@@ -22,6 +22,7 @@ from .compression import LinkEstimate
 from .concurrency import START, Concurrency
 from .congestion import Sight
 from .cuts import choose_cut
+from .flow import Flow
 from .retries import is_worth_retrying
 from .slots import Slots
 
@@ -56,6 +57,11 @@ _GOODPUT_S = 1.0
 
 _PACE_S = 0.15
 """The same for what is known sooner, while the connections open their windows."""
+
+_LEAST_EACH = 16 * 1024
+"""Bytes a second that each bucket in flight should have of a limit of bandwidth of ours: one
+connection carries more on any link that is of use."""
+_FEWEST = 2
 
 log = Logger()
 
@@ -93,7 +99,10 @@ class Link:
         self._concurrency = Concurrency(cap, start) if threads is None else None
         self.slots = Slots(0)
         self.requests = Slots(0)
-        self._resize(threads or start if self._concurrency is None else self._concurrency.limit)
+        self._flows: list[Flow] = []
+        self._limit = 0
+        self._wished = threads or start
+        self._wish(self._wished if self._concurrency is None else self._concurrency.limit)
         self.round_trip: float | None = None
         self.goodput: float | None = None
         self.delay: float | None = None
@@ -102,8 +111,9 @@ class Link:
         self._connections: dict[Any, _Connection] = {}  # by socket
         self._is_queued = False
         self._is_slowed = self._is_undaunted = False
+        self._was_held = False
+        """Whether the goodput is what a limit of ours has left."""
         self.peer_adapts = True
-        self._users = 0
         self._last = 0.0
         self._sampling = LoopingCall(self._sample)
         self._sampling.clock = clock
@@ -121,7 +131,7 @@ class Link:
     @property
     def is_in_use(self) -> bool:
         """Whether a transfer is under way."""
-        return self._users > 0
+        return bool(self._flows)
 
     @property
     def connections(self) -> int:
@@ -145,17 +155,21 @@ class Link:
     def _begin_with(self, concurrency: Concurrency) -> None:
         """The round trip is known now."""
         if self.is_near:
-            self._resize(min(START, self._limit))
+            self._wish(min(START, self._wished))
         elif self.round_trip is not None:
             concurrency.met(self.round_trip)
-            self._resize(concurrency.limit)
+            self._wish(concurrency.limit)
 
     @asynccontextmanager
-    async def use(self) -> AsyncIterator[None]:
-        """Measure while a transfer is under way."""
-        self._users += 1
-        if self._users == 1 and self._concurrency is not None:
+    async def use(self, flow: Flow) -> AsyncIterator[None]:
+        """Measure while a transfer is under way.
+
+        :param flow: one of its own, by which it is known what our limits of bandwidth leave it.
+        """
+        self._flows.append(flow)
+        if len(self._flows) == 1 and self._concurrency is not None:
             self._concurrency.idle()
+        self._wish(self._wished)
         if not self._sampling.running:
             self._last = self._clock.seconds()
             self._moved(0.0)
@@ -165,8 +179,8 @@ class Link:
         try:
             yield
         finally:
-            self._users -= 1
-            if not self._users and self._sampling.running:
+            self._flows.remove(flow)
+            if not self._flows and self._sampling.running:
                 self._sampling.stop()
 
     def cut(self, wanted: int | None) -> Cut:
@@ -177,7 +191,8 @@ class Link:
         limit = self.limit
         if self._concurrency is not None and self._concurrency.is_seeking:
             limit = max(limit, min(self.cap, _MAY_BECOME))
-        return choose_cut(wanted, limit, self.goodput, self.round_trip, self.is_near)
+        carries = None if self._was_held else self.goodput
+        return choose_cut(wanted, limit, carries, self.round_trip, self.is_near, self._allowed)
 
     def share(self, size: int, usual: int) -> int:
         """What a bucket takes of :attr:`requests`.
@@ -199,8 +214,22 @@ class Link:
         return max(1, min(_SHARES, int(_SHARES * size / fills))) if fills else _SHARES
 
     def estimate(self) -> LinkEstimate:
-        """What is known of it."""
-        return LinkEstimate(self.goodput, self.round_trip)
+        """What is known of it: it carries no more than we allow."""
+        carries = None if self._was_held else self.goodput
+        known = [rate for rate in (carries, self._allowed) if rate is not None]
+        return LinkEstimate(min(known, default=None), self.round_trip)
+
+    @property
+    def _allowed(self) -> float | None:
+        """Bytes a second that our limits leave the transfers under way; None: no limit."""
+        rates = {flow.limits: flow.rate for flow in self._flows}
+        known = [rate for rate in rates.values() if rate is not None]
+        return sum(known) if known and len(known) == len(rates) else None
+
+    @property
+    def _is_held(self) -> bool:
+        """Whether it is our limits that hold all transfers back at this moment."""
+        return bool(self._flows) and all(flow.is_held for flow in self._flows)
 
     def may_begin_next(self, left: float, rate: float = 0.0) -> bool:
         """Whether so little of a bucket is left to travel that another can begin.
@@ -246,7 +275,7 @@ class Link:
         except (PeerUnreachable, PeerRefused) as error:
             if self._concurrency is not None and is_worth_retrying(error):
                 self._concurrency.trouble()
-                self._resize(self._concurrency.limit)
+                self._wish(self._concurrency.limit)
             raise
 
     def figures(self, in_flight: int, usual: int) -> dict[str, Any]:
@@ -275,21 +304,30 @@ class Link:
         rate = size / seconds
         self._pace += min(1.0, seconds / _PACE_S) * (rate - self._pace)
         known, full = self.goodput or 0.0, self.requests.contended or self.slots.contended
+        held = self._is_held
         if self.slots.held and (full or rate > known):  # the end of a transfer tells nothing
             self.goodput = rate if self.goodput is None else known + share * (rate - known)
+            self._was_held = held
+        full = full and not held
         if self._concurrency is not None and self.round_trip is not None and not self.is_near:
             if self._is_slowed and full:
                 self._concurrency.hurry()
             elif self._is_undaunted:
                 self._concurrency.calm()
             self._concurrency.sample(seconds, size, self.round_trip, full, self._is_queued)
-            if self._concurrency.limit != self._limit:
-                self._resize(self._concurrency.limit)
+            self._wished = self._concurrency.limit
+        self._wish(self._wished)
 
-    def _resize(self, limit: int) -> None:
-        self._limit = limit
-        self.requests.resize(limit * _REQUESTS * _SHARES)
-        self.slots.resize(limit * _SHARES)
+    def _wish(self, limit: int) -> None:
+        """Have so many, or what is enough for what our limits of bandwidth leave."""
+        self._wished = limit
+        allowed = self._allowed
+        if allowed is not None and self._concurrency is not None:
+            limit = min(limit, max(_FEWEST, int(allowed / _LEAST_EACH)))
+        if limit != self._limit:
+            self._limit = limit
+            self.requests.resize(limit * _REQUESTS * _SHARES)
+            self.slots.resize(limit * _SHARES)
 
     def _moved(self, seconds: float) -> int:
         """Bytes that all connections have moved since they were asked last, so long ago."""

@@ -40,6 +40,7 @@ from ..wire.plan import (
 from .arrivals import Arrivals
 from .codings import BucketCodings
 from .compression import Encoded
+from .flow import Flow
 from .parts import ROUNDS, ITransfer, Memo, Parts, check_source, is_passing
 from .peers import Peer
 from .progress import Progress
@@ -88,7 +89,7 @@ class Pull:
     async def run(self, progress: Progress) -> None:
         """See :meth:`ITransfer.run`."""
         await self.close()
-        async with self._peer.link.use():
+        async with self._peer.link.use(self._flow()):
             await self._peer.meet()
             self._peer.prepare(self._peer.link.limit)
             await self._pull(progress)
@@ -285,8 +286,7 @@ class Pull:
         sink = bucket_sink(
             self._parts.threads, incoming, rest, coding.codec, self._parts.limits.inflation
         )
-        turn = Turn(self._memo.priority, self._memo.id)
-        sink.limit(self._parts.bandwidth.receiving(turn, self._peer.name))
+        sink.limit(self._flow())
         self._sinks.add(sink)
         arrived, is_right = False, True
         started = self._parts.reactor.seconds()
@@ -318,6 +318,10 @@ class Pull:
                 kept = sink.consumed if is_right else 0
                 progress.repeated_size += sink.taken - kept
             self._sinks.discard(sink)
+
+    def _flow(self) -> Flow:
+        turn = Turn(self._memo.priority, self._memo.id)
+        return self._parts.bandwidth.receiving(turn, self._peer.name)
 
     async def _blame_source(self, error: TransfersError, progress: Progress) -> None:
         """Where the source has changed, say that instead of ``error``."""

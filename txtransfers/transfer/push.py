@@ -22,6 +22,7 @@ from ..wire.pushes import PushExtension, PushRequest, PushState, PushStatus
 from .arrivals import Arrivals
 from .bodies import BucketBodies
 from .codings import BucketCodings
+from .flow import Flow
 from .parts import ROUNDS, ITransfer, Memo, Parts, check_source, is_passing
 from .peers import Peer
 from .progress import Progress
@@ -78,7 +79,7 @@ class Push:
         """See :meth:`ITransfer.run`."""
         link = self._peer.link
         link.peer_adapts = True  # it is we who send
-        async with link.use():
+        async with link.use(self._flow()):
             await run_all((self._peer.meet, self._prepare), 2)
             instances = self._transaction.instances
             total = sum(instance.size for instance in instances)
@@ -351,6 +352,10 @@ class Push:
             ((lambda n=n: self._send_bucket(n, progress)) for n in missing),  # type: ignore[misc]
         )
 
+    def _flow(self) -> Flow:
+        turn = Turn(self._memo.priority, self._memo.id)
+        return self._parts.bandwidth.sending(turn, self._peer.name)
+
     async def _holds_less(self, error: PeerRefused, progress: Progress) -> bool:
         """Whether a bucket was refused as the peer does not hold what it held: it was restarted."""
         if not self._transaction.extended or error.status != _SERVER_ERROR:
@@ -383,7 +388,7 @@ class Push:
             on_sent,
             on_again,
             self._codings.learn,
-            parts.bandwidth.sending(Turn(self._memo.priority, self._memo.id), self._peer.name),
+            self._flow(),
         )
 
         async def put() -> None:

@@ -2,11 +2,13 @@
 
 The highest priority first. Between the jobs of one priority the one that got the least since it
 began to wait: each gets the same number of bytes, however many streams it has, and however large
-the pieces are that it asks for. Within a job the one that waits longest.
+the pieces are that it asks for. Within a job the stream that began first: were they served alike,
+all would end at the same time, late, and nothing could be seen to arrive before.
 """
 
-from collections import deque
+from bisect import insort
 from collections.abc import Hashable
+from itertools import count
 from typing import Generic, TypeVar
 
 import attrs
@@ -27,7 +29,8 @@ class _Queue(Generic[T]):
     """The items of a job. :ivar got: bytes, comparable within its level."""
 
     got: int
-    items: deque[T] = attrs.field(factory=deque)
+    items: list[tuple[int, int, T]] = attrs.field(factory=list)
+    """With what they are sorted by: two numbers, of which the second is not given twice."""
 
 
 @attrs.define
@@ -44,24 +47,28 @@ class Turns(Generic[T]):
 
     def __init__(self) -> None:
         self._levels: dict[int, _Level[T]] = {}
+        self._added = count()
 
     def __bool__(self) -> bool:
         return bool(self._levels)
 
-    def add(self, turn: Turn, item: T) -> None:
-        """Let ``item`` wait. Who was away has no claim to what the others got meanwhile."""
+    def add(self, turn: Turn, item: T, stream: int = 0) -> None:
+        """Let ``item`` wait. Who was away has no claim to what the others got meanwhile.
+
+        :param stream: the smaller, the earlier it began; of one stream, in order.
+        """
         level = self._levels.setdefault(turn.priority, _Level())
         queue = level.queues.setdefault(turn.job, _Queue(level.least))
         if not queue.items:
             queue.got = max(queue.got, level.least)
-        queue.items.append(item)
+        insort(queue.items, (stream, next(self._added), item))
         level.waiting += 1
 
     def first(self) -> T:
         """Whose turn it is; somebody must be waiting."""
         level = self._levels[max(self._levels)]
         waiting = (queue for queue in level.queues.values() if queue.items)
-        return min(waiting, key=lambda queue: queue.got).items[0]
+        return min(waiting, key=lambda queue: queue.got).items[0][-1]
 
     def serve(self, turn: Turn, item: T, size: int) -> None:
         """``item`` has got ``size`` bytes, and waits no more."""
@@ -74,7 +81,8 @@ class Turns(Generic[T]):
     def remove(self, turn: Turn, item: T) -> None:
         """``item`` waits no more."""
         level = self._levels[turn.priority]
-        level.queues[turn.job].items.remove(item)
+        items = level.queues[turn.job].items
+        del items[next(n for n, waiting in enumerate(items) if waiting[-1] == item)]
         level.waiting -= 1
         if not level.waiting:
             del self._levels[turn.priority]
