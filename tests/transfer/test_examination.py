@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.web.harness import peer_settings
 from txtransfers.errors import PeerError, PeerNonsense, PeerRefused, PeerUnreachable
 from txtransfers.transfer.examination import Examination, Result, Step
-from txtransfers.transfer.peers import Greeting
+from txtransfers.transfer.greeting import Greeting
 
 NAMES = [
     "Name resolved",

@@ -38,10 +38,10 @@ from txtransfers.store.memory import MemoryStore
 from txtransfers.threads import IThreads, SynchronousThreads
 from txtransfers.transfer.bandwidth import Bandwidth
 from txtransfers.transfer.directory import Directory
+from txtransfers.transfer.greeting import Greeting
 from txtransfers.transfer.incoming import PushTransactions
 from txtransfers.transfer.link import Link
 from txtransfers.transfer.parts import ITransfer, Limits, Memo, Parts, is_passing
-from txtransfers.transfer.peers import Greeting
 from txtransfers.transfer.progress import Progress
 from txtransfers.transfer.slots import Slots
 from txtransfers.web.auditing import Auditor

@@ -25,13 +25,14 @@ from tests.recorded import Exchange
 from tests.web.harness import ORIGINATOR, FakePeer, House, make_dicom, peer_settings
 from tests.web.recorded_server import KeepAlive, RecordedServer, Sent, route
 from tests.web.stand_ins import FILES, LARGE, SECOND, SERIES, recorded_store, with_our_md5s
-from txtransfers.errors import BadMessage, PeerRefused, WrongOriginator
+from txtransfers.errors import BadMessage, BadState, PeerNonsense, PeerRefused, WrongOriginator
 from txtransfers.jobs.journal import MemoryJournal
 from txtransfers.jobs.memo import JobMemo
 from txtransfers.jobs.model import Direction, new_job
 from txtransfers.store.interfaces import Outcome
 from txtransfers.store.memory import MemoryStore
 from txtransfers.threads import SynchronousThreads
+from txtransfers.transfer import in_pieces
 from txtransfers.transfer.asking import Asking
 from txtransfers.transfer.incoming import PushTransactions
 from txtransfers.transfer.link import Link
@@ -44,6 +45,7 @@ from txtransfers.transfer.slots import Slots
 from txtransfers.web import transfers
 from txtransfers.web.pieces import Pieces
 from txtransfers.web.resource import Reply
+from txtransfers.wire import packed
 from txtransfers.wire.abilities import ALL_ABILITIES
 from txtransfers.wire.messages import Compression, Level, Resource, TransferRequest
 from txtransfers.wire.packed import PACKED
@@ -330,14 +332,65 @@ class ExtendedPeerTests(ClientCase):
         count = self.count_pieces(asked, "POST /transfers/lookup")
         self.assertEqual(min(MOST, peer.link.limit), count)
 
+    async def test_what_cannot_be_packed_comes_once(self) -> None:
+        """Nor is it asked for again."""
+        self.patch(packed, "LARGEST", 10)
+        _peer, asked = await self.move_in_pieces("pull")
+        self.assertEqual(0, asked.count("POST /transfers/lookup"))
+
+    async def test_a_refusal_of_what_an_opening_says(self) -> None:
+        """The other form is tried; that it came in pieces is not to blame."""
+
+        async def refuse(_self: Any, _push: Any) -> None:
+            raise BadMessage("I do not like it")
+
+        self.patch(PushTransactions, "open", refuse)
+        house = House({"HttpPort": 0}, store=MemoryStore())
+        peer, asked = await self.serve_house(house)
+        self.patch(Link, "is_near", False)
+        await peer.learn()
+        store = MemoryStore()
+        ids = [store.add(make_dicom(1000, f"1.2.3.{n}")) for n in range(500)]
+        resources = tuple(Resource(Level.INSTANCE, id_) for id_ in ids)
+        push = self.push(store, peer, TransferRequest(resources, Compression.NONE, "B"))
+        with self.assertRaisesRegex(PeerRefused, "400.*I do not like it"):
+            await push.run(Progress())
+        self.assertEqual(1, asked.count("POST push"))
+        self.assertTrue(peer._pieces.may_be_tried)
+
+    async def test_a_refusal_that_is_long(self) -> None:
+        """A balancer's page: what counts is the status, by which it is tried again."""
+        house = House({"HttpPort": 0}, store=MemoryStore())
+        peer, _asked = await self.serve_house(house)
+        page = b"<html>" + bytes(10**6)
+
+        async def refuse(_self: Any, _request: Any) -> Reply:
+            return Reply(page, "text/html", 503)
+
+        self.patch(transfers.Lookup, "post", refuse)
+        with self.assertRaises(PeerRefused) as caught:
+            await peer.lookup((), peer.session("t"))
+        self.assertEqual(503, caught.exception.status)
+
+    async def test_a_piece_that_is_much_too_large(self) -> None:
+        """Eight that are as large as a whole message may be would fill the memory."""
+        self.patch(in_pieces, "MAX_MESSAGE_SIZE", MOST * 1000)
+
+        async def deal(_pieces: Pieces, piece: Piece, _make: Any) -> tuple[Reply, bytes]:
+            return Reply(bytes(2 * 1000 * MOST), PACKED), bytes(16)
+
+        self.patch(Pieces, "deal", deal)
+        with self.assertRaisesRegex(PeerNonsense, 'Peer "B".*more than 1000 bytes'):
+            await self.move_in_pieces("pull")
+
     async def test_pieces_that_come_to_several_machines(self) -> None:
         """No more are sent."""
 
         async def collect(_pieces: Pieces, _piece: Piece, _data: bytes) -> None:
-            raise BadMessage("Of 2 pieces 1 came")
+            raise BadState("Of 2 pieces 1 came")
 
-        async def deal(_pieces: Pieces, _piece: Piece, _make: Any) -> Reply:
-            return Reply(urandom(99), PACKED)
+        async def deal(_pieces: Pieces, _piece: Piece, _make: Any) -> tuple[Reply, bytes]:
+            return Reply(urandom(99), PACKED), urandom(16)
 
         self.patch(Pieces, "collect", collect)
         self.patch(Pieces, "deal", deal)

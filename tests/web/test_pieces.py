@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.web.harness import Answer, Connection, House, make_dicom
-from txtransfers.errors import BadMessage, BadParameter, TooBusy, UnknownResource
+from txtransfers.errors import BadParameter, BadState, TooBusy, UnknownResource
 from txtransfers.web.pieces import PATIENCE_S, Pieces
 from txtransfers.wire import packed
 from txtransfers.wire.codec import Codec
@@ -51,7 +51,7 @@ class PiecesTests(SynchronousTestCase):
         waiting = self.collect(first, b"a")
         self.successResultOf(self.collect(second, b"b"))
         self.clock.advance(PATIENCE_S)
-        error = self.failureResultOf(waiting, BadMessage).value
+        error = self.failureResultOf(waiting, BadState).value
         self.assertIn("Of 3 pieces 2 came", str(error))
 
     def test_one_that_comes_twice(self) -> None:
@@ -145,7 +145,8 @@ class RouteTests(SynchronousTestCase):
     def test_what_cannot_be_packed_is_given_whole(self) -> None:
         self.patch(packed, "LARGEST", 10)
         answers = [self.look_up(f"?{piece.query}") for piece in pieces(2)]
-        self.assertEqual([5, 5], [len(answer.json()["Instances"]) for answer in answers])
+        self.assertEqual(5, len(answers[0].json()["Instances"]))
+        self.assertEqual((PIECE, b""), (answers[1].header("Content-Type"), answers[1].body))
 
     def test_a_lookup_of_nothing_known(self) -> None:
         body = json.dumps([{"Level": "Study", "ID": "nope"}]).encode()
@@ -192,7 +193,7 @@ class RouteTests(SynchronousTestCase):
         self.assertEqual([], first.answers())
         self.house.clock.advance(PATIENCE_S)
         (answer,) = first.answers()
-        self.assertEqual(400, answer.status)
+        self.assertEqual(409, answer.status)
         self.assertIn("Of 2 pieces 1 came", answer.json()["Details"])
         self.assertEqual(0, self.house.transactions.open_count)
 

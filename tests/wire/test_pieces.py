@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txtransfers.errors import BadMessage, BadParameter
-from txtransfers.wire.pieces import MOST, Piece, how_many, join, pieces, read_piece
+from txtransfers.wire.pieces import MOST, Piece, how_many, join, pieces, read_piece, stamp_of
 
 TOKEN = "0123abcd-0123"
 
@@ -19,11 +19,13 @@ class CutTests(SynchronousTestCase):
         self.assertEqual(b"".join(cut), whole)
         lengths = {len(part) for part in cut}
         self.assertLessEqual(max(lengths) - min(lengths), 1)
-        self.assertEqual(join([piece.stamped(whole) for piece in pieces(count)]), whole)
+        stamp = stamp_of(whole)
+        self.assertEqual(join([piece.stamped(stamp, whole) for piece in pieces(count)]), whole)
 
     def test_of_two_messages_nothing_is_joined(self) -> None:
         first, second = (
-            [piece.stamped(whole) for piece in pieces(3)] for whole in (b"a" * 90, b"b" * 90)
+            [piece.stamped(stamp_of(whole), whole) for piece in pieces(3)]
+            for whole in (b"a" * 90, b"b" * 90)
         )
         for wrong in (
             [*first[:2], second[2]],

@@ -30,6 +30,7 @@ from twisted.web.iweb import IBodyProducer
 from ..config import PeerSettings
 from ..config_tls import HttpProxy
 from ..errors import (
+    BodyTooLarge,
     PeerNonsense,
     PeerRefused,
     PeerUnreachable,
@@ -194,9 +195,10 @@ class Asking:
         body: Body | None = None,
         timeout: float | None = None,
         client: HTTPClient | None = None,
+        most: int = messages.MAX_MESSAGE_SIZE,
     ) -> Answer:
-        """One request whose answer is JSON, or packed; see :meth:`request`."""
-        answer = await self.request(session, method, path, body, None, timeout, client)
+        """One request whose answer is JSON, or packed, ``most`` bytes; see :meth:`request`."""
+        answer = await self.request(session, method, path, body, None, timeout, client, most)
         if not _is_json(answer) and answer.content_type not in (packed.PACKED, PIECE):
             raise PeerNonsense(
                 f"{self.who} answered {method} {path} with something that is no JSON"
@@ -213,14 +215,16 @@ class Asking:
         sink: "Destination | None" = None,
         timeout: float | None = None,
         client: HTTPClient | None = None,
+        most: int = messages.MAX_MESSAGE_SIZE,
     ) -> Answer:
         """One request. On a warm connection that turns out to be gone, once more on another.
 
-        :param client: of the session's; None: ``fresh``.
+        :param client: of the session's; None: ``fresh``. :param most: bytes of an answer that is
+            kept in memory.
         """
         for way in _ways(session, client or session.fresh):
             try:
-                return await self._try(session, way, method, path, body, sink, timeout)
+                return await self._try(session, way, method, path, body, sink, timeout, most)
             except (ResponseNeverReceived, RequestTransmissionFailed) as error:
                 is_final = isinstance(innermost(error), UntrustedError)
                 taken = sink is not None and sink.sink.taken
@@ -239,6 +243,7 @@ class Asking:
         body: Body | None,
         sink: "Destination | None",
         timeout: float | None,
+        most: int,
     ) -> Answer:
         stall = Stall(self.reactor, timeout or self.timeout)
         data = body.make(stall) if body is not None else None
@@ -257,9 +262,13 @@ class Asking:
         if response.code == 200 and sink is not None:
             await deliver(response, sink.sink, stall, sink.on_left)
             return Answer(200, b"", content_type)
-        limit = messages.MAX_MESSAGE_SIZE if response.code == 200 else _ERROR_SIZE
-        collector, parts = collecting_sink(limit)
-        await deliver(response, collector, stall, ignore)
+        collector, parts = collecting_sink(most if response.code == 200 else _ERROR_SIZE)
+        try:
+            await deliver(response, collector, stall, ignore)
+        except BodyTooLarge as error:  # of a refusal the beginning is enough
+            if response.code == 200:
+                what = f"{method} {_shorten(path)}"
+                raise PeerNonsense(f"{self.who} answered {what} with too much: {error}") from error
         answer = Answer(response.code, b"".join(parts), content_type)
         if answer.status != 200:
             self._refuse(

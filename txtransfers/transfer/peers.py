@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-import attrs
 import msgspec
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
@@ -18,20 +17,18 @@ from twisted.web.client import (
 )
 
 from ..config import PeerSettings
-from ..errors import BadMessage, PeerRefused, TransfersError
+from ..errors import PeerRefused, TransfersError
 from ..wire import messages, packed, pushes
 from ..wire.abilities import Abilities, parse_plugin
 from ..wire.codec import ACCEPTED_CODECS, Codec, codec_names
 from ..wire.messages import LookupAnswer, Resource, TransferRequest, decode
-from ..wire.pieces import MOST, PIECE, Piece, how_many, join
 from ..wire.pushes import PushOpened, PushRequest, PushStatus
 from .asking import Answer, Asking, Body, Destination, Session, constant, ignore
 from .client import (
-    LONGEST_QUOTE,
     resolve,
-    whole_characters,
 )
-from .side_by_side import post_pieces
+from .greeting import Greeting, told
+from .in_pieces import InPieces
 from .streams import Sink
 from .trust import PeerTls
 
@@ -65,8 +62,7 @@ class Peer:
         """Whether it is ours: a server that is known to read one request behind the other."""
         self.abilities: Abilities | None = None
         """What its openings may be like; None while that is not known."""
-        self._is_one = True
-        """Whether pieces of a message came together there, as far as is known."""
+        self._pieces = InPieces(http)
 
     @property
     def name(self) -> str:
@@ -152,7 +148,9 @@ class Peer:
             "Accept": f"{packed.PACKED}, application/json",
         }
         body = constant(messages.resources_json(resources), headers=headers)
-        answer = await self._ask_in_pieces(body, session)
+        answer = None
+        if self._takes_pieces:
+            answer = await self._pieces.ask(body, session, _LOOKUP)
         if answer is None:
             answer = await self._http.call(session, "POST", _LOOKUP, body, client=session.warm)
         is_packed = answer.content_type == packed.PACKED
@@ -163,32 +161,10 @@ class Peer:
         self.pipelines = parsed.codecs is not None
         return parsed
 
-    async def _ask_in_pieces(self, body: Body, session: Session) -> Answer | None:
-        """The answer to a lookup; None: it must be asked for as a whole."""
-        count = min(MOST, self.link.limit)
-        if count < 2 or not self._takes_pieces:
-            return None
-        answers = await post_pieces(
-            self._http, session, _LOOKUP, count, lambda _piece: body, session.warm, _nothing
-        )
-        if answers[0].content_type != PIECE:
-            return answers[0]
-        try:
-            bodies = [answer.body for answer in answers]
-            return Answer(200, await self._http.threads.run(join, bodies), packed.PACKED)
-        except BadMessage as error:
-            self._note_apart(error)
-            return None
-
-    def _note_apart(self, error: TransfersError) -> None:
-        """Pieces of a message came to several machines behind the same address."""
-        log.info("Peer {name} is sent no pieces any more: {error}", name=self.name, error=error)
-        self._is_one = False
-
     @property
     def _takes_pieces(self) -> bool:
         known = self.abilities is not None and self.abilities.pieces
-        return known and self._is_one and not self.link.is_near
+        return known and self._pieces.may_be_tried
 
     async def open_push(
         self, request: PushRequest, session: Session, on_asked: Callable[[], None] = _nothing
@@ -218,21 +194,10 @@ class Peer:
     async def _open_packed(
         self, request: PushRequest, body: bytes, session: Session, on_asked: Callable[[], None]
     ) -> PushOpened:
-        count = min(how_many(len(body)), self.link.limit)
-        if count > 1 and self._takes_pieces:
-
-            def part(piece: Piece) -> Body:
-                return constant(piece.cut(body), packed.PACKED)
-
-            try:
-                answers = await post_pieces(
-                    self._http, session, _PUSH, count, part, session.fresh, on_asked
-                )
-                return await self._opened(request, answers[0])
-            except PeerRefused as error:
-                if error.status not in _NOT_UNDERSTOOD:
-                    raise
-                self._note_apart(error)
+        if self._takes_pieces:
+            answer = await self._pieces.send(body, session, _PUSH, on_asked)
+            if answer is not None:
+                return await self._opened(request, answer)
         return await self._open_push(request, constant(body, packed.PACKED), session, on_asked)
 
     async def _open_push(
@@ -366,7 +331,7 @@ class Peer:
             self._http.parse, answer, lambda data: decode(data, Any), path
         )
 
-    async def greet(self, timeout: float) -> "Greeting":
+    async def greet(self, timeout: float) -> Greeting:
         """Who it is, and whether it has the accelerator; never raises. ``timeout`` in seconds."""
         started = self._http.reactor.seconds()
 
@@ -377,15 +342,7 @@ class Peer:
                 return Greeting(False, "It has no transfers accelerator", seconds)
             system = await self.ask("GET", "/system")
             plugin = await self.ask("GET", f"/plugins/{PLUGIN}")
-            return Greeting(
-                True,
-                "",
-                self.link.round_trip or seconds,
-                _text(system, "Name"),
-                _text(system, "Version"),
-                _text(system, "TxtransfersVersion"),
-                _text(plugin, "Version"),
-            )
+            return told(self.link.round_trip or seconds, system, plugin)
 
         try:
             return await Deferred.fromCoroutine(talk()).addTimeout(timeout, self._http.reactor)
@@ -410,33 +367,3 @@ class Peer:
         :raises PeerUnreachable: nobody is there.
         """
         return await self._http.knock()
-
-
-@attrs.frozen
-class Greeting:
-    """What a peer tells of itself.
-
-    :ivar reason: why it has no accelerator, as far as is known. :ivar seconds: of a round trip.
-    :ivar version: of the Orthanc whose API it has. :ivar own_version: of txtransfers.
-    """
-
-    accelerated: bool
-    reason: str
-    seconds: float
-    name: str = ""
-    version: str = ""
-    own_version: str = ""
-    plugin_version: str = ""
-
-    @property
-    def text(self) -> str:
-        """For people."""
-        product = f"txtransfers {self.own_version}" if self.own_version else "Orthanc"
-        orthanc = f" (as Orthanc {self.version})" if self.own_version else f" {self.version}"
-        called = f', called "{self.name}"' if self.name else ""
-        return f"{product}{orthanc}, accelerator {self.plugin_version}{called}"
-
-
-def _text(value: Any, name: str) -> str:
-    found = value.get(name) if isinstance(value, dict) else None
-    return whole_characters(found[:LONGEST_QUOTE]) if isinstance(found, str) else ""

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from ..errors import BadMessage, BadParameter, TooBusy
+from ..errors import BadParameter, BadState, TooBusy
 from ..waiters import Waiters
 from ..wire.pieces import Piece
 
@@ -73,7 +73,7 @@ class Pieces:
     async def collect(self, piece: Piece, data: bytes) -> bytes | None:
         """Take a piece. The first is answered with the whole, once that is there; others with None.
 
-        :raises BadMessage: some did not come. :raises TooBusy: too much is under way.
+        :raises BadState: some did not come. :raises TooBusy: too much is under way.
         """
         message = self._begun(self._incoming, piece)
         held = sum(len(part) for each in self._incoming.values() for part in each.known.values())
@@ -115,7 +115,7 @@ class Pieces:
         message = self._forget(messages, of)
         if messages is self._incoming:
             text = f"Of {message.count} pieces {len(message.known)} came within {PATIENCE_S:g} s"
-            message.end(Failure(BadMessage(text)))
+            message.end(Failure(BadState(text)))
 
     def _forget(self, messages: dict[str, _Message[Any]], of: str) -> _Message[Any]:
         message = messages.pop(of)

@@ -24,7 +24,7 @@ from ..wire import messages, packed, pushes
 from ..wire.abilities import ALL_ABILITIES
 from ..wire.codec import ACCEPTED_CODECS, OURS, parse_codec, read_codecs
 from ..wire.messages import TransferRequest
-from ..wire.pieces import PIECE, Piece, read_piece
+from ..wire.pieces import PIECE, Piece, read_piece, stamp_of
 from .archive import describe_resource
 from .auditing import by_whom
 from .bandwidth import BandwidthNode, asked
@@ -78,10 +78,14 @@ class Lookup(TransfersResource):
         offered = request.getHeader(ACCEPTED_CODECS)
         if piece is None or not takes_packed:
             return await self._look_up(body, offered, takes_packed)
-        reply = await self._pieces.deal(piece, lambda: self._look_up(body, offered, True))
-        if reply.content_type != packed.PACKED:
-            return reply
-        return Reply(await self._threads.run(piece.stamped, reply.body), PIECE)
+        reply, stamp = await self._pieces.deal(piece, lambda: self._make_whole(body, offered))
+        if reply.content_type != packed.PACKED:  # it cannot be packed: one has it, the others none
+            return reply if piece.number == 0 else Reply(b"", PIECE)
+        return Reply(piece.stamped(stamp, reply.body), PIECE)
+
+    async def _make_whole(self, body: bytes, offered: str | None) -> tuple[Reply, bytes]:
+        reply = await self._look_up(body, offered, True)
+        return reply, await self._threads.run(stamp_of, reply.body)
 
     async def _look_up(self, body: bytes, offered: str | None, takes_packed: bool) -> Reply:
         resources = await self._threads.run(messages.parse_resources, body)

@@ -45,9 +45,14 @@ class Piece:
         start = len(whole) * self.number // self.count
         return whole[start : len(whole) * (self.number + 1) // self.count]
 
-    def stamped(self, whole: bytes) -> bytes:
-        """This piece, as it is answered."""
-        return hashlib.md5(whole, usedforsecurity=False).digest() + self.cut(whole)
+    def stamped(self, stamp: bytes, whole: bytes) -> bytes:
+        """This piece, as it is answered. :param stamp: :func:`stamp_of` the whole."""
+        return stamp + self.cut(whole)
+
+
+def stamp_of(whole: bytes) -> bytes:
+    """By which it is known of each piece that it belongs to the whole. Takes long for many MB."""
+    return hashlib.md5(whole, usedforsecurity=False).digest()
 
 
 def how_many(size: int) -> int:
@@ -79,7 +84,7 @@ def join(stamped: Sequence[bytes]) -> bytes:
     :raises BadMessage: they are not of one message.
     """
     whole = b"".join(each[_MD5:] for each in stamped)
-    digest = hashlib.md5(whole, usedforsecurity=False).digest()
-    if any(each[:_MD5] != digest for each in stamped):
+    stamp = stamp_of(whole)
+    if any(each[:_MD5] != stamp for each in stamped):
         raise BadMessage("The pieces of the answer are not of one message")
     return whole
