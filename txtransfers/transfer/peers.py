@@ -12,9 +12,7 @@ from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferTimeoutError
 from twisted.logger import Logger
-from twisted.web.client import (
-    URI,
-)
+from twisted.web.client import URI
 
 from ..config import PeerSettings
 from ..errors import PeerRefused, TransfersError
@@ -24,9 +22,7 @@ from ..wire.codec import ACCEPTED_CODECS, Codec, codec_names
 from ..wire.messages import LookupAnswer, Resource, TransferRequest, decode
 from ..wire.pushes import PushOpened, PushRequest, PushStatus
 from .asking import Answer, Asking, Body, Destination, Session, constant, ignore
-from .client import (
-    resolve,
-)
+from .client import resolve
 from .greeting import Greeting, told
 from .in_pieces import InPieces
 from .streams import Sink
