@@ -435,7 +435,8 @@ class AheadTests(SynchronousTestCase):
     """Connections that are made before anybody asks for one."""
 
     def setUp(self) -> None:
-        self.pool = Pool(Clock(), 9)
+        self.clock = Clock()
+        self.pool = Pool(self.clock, 9)
         self.endpoint: Any = SlowEndpoint()
         self.addCleanup(lambda: self.successResultOf(Deferred.fromCoroutine(self.pool.close())))
 
@@ -448,10 +449,24 @@ class AheadTests(SynchronousTestCase):
         self.assertEqual(len(self.endpoint.asked), 3, "no others are made")
         made = [self.endpoint.succeed(number) for number in (2, 0)]
         self.assertIs(self.successResultOf(first), made[0])
+        self.clock.advance(0)
         self.assertIs(self.successResultOf(second), made[1])
         last = self.endpoint.succeed(1)
         self.successResultOf(ready)
         self.assertIs(self.successResultOf(self.take()), last)
+
+    def test_the_requests_of_the_first_leave_before_others_are_made(self) -> None:
+        """All that come in one turn of the reactor are given out over later ones."""
+        ready = self.pool.prepare(self.endpoint, 5)
+        waiting = [self.take() for _ in range(4)]
+        made = [self.endpoint.succeed(number) for number in range(5)]
+        self.successResultOf(ready)
+        last = self.take()
+        self.assertEqual([each.called for each in waiting], [True, False, False, False])
+        self.clock.advance(0)
+        self.assertEqual([self.successResultOf(each) for each in (*waiting, last)], made)
+        self.assertEqual(len(self.endpoint.asked), 5)
+        self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_more_are_made_where_all_are_promised(self) -> None:
         self.pool.prepare(self.endpoint, 1)
@@ -471,6 +486,7 @@ class AheadTests(SynchronousTestCase):
         self.assertNoResult(ready)
         self.endpoint.fail(0)
         self.successResultOf(ready)
+        self.clock.advance(0)
         self.assertEqual(len(self.endpoint.asked), 2)
         self.take()
         self.assertEqual(len(self.endpoint.asked), 3)

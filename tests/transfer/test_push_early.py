@@ -9,6 +9,7 @@ from tests.transfer.test_push import END, PushCase
 from txtransfers.errors import PeerRefused, PeerUnreachable
 from txtransfers.store.interfaces import Outcome
 from txtransfers.transfer import push
+from txtransfers.transfer.push import Push
 from txtransfers.wire.abilities import ALL_ABILITIES
 
 EARLY = ["PUT 0 early", "PUT 1 early", "PUT 2 early"]
@@ -19,6 +20,12 @@ class EarlyCase(PushCase):
         super().setUp()
         self.peer.abilities = ALL_ABILITIES
         self.peer.seem(None, round_trip=0.1)
+
+    def begin(self, push: Push) -> Any:
+        """Also what begins a moment later."""
+        done = super().begin(push)
+        self.clock.advance(0)
+        return done
 
     def held(self, request: str) -> "Deferred[None]":
         step: Deferred[None] = Deferred()
@@ -37,6 +44,14 @@ class EarlyTests(EarlyCase):
         self.assertEqual(["PUT 2 early", *END], self.peer.asked[3:])
         self.assertEqual((0, 3), (self.progress.repeated_size, self.progress.buckets_done))
         self.assert_arrived()
+        self.assert_nothing_held()
+
+    def test_the_first_has_left_before_the_others_are_made(self) -> None:
+        """To make them takes tens of milliseconds, and all leave at the end of the same turn."""
+        done = Deferred.fromCoroutine(self.push(threads=3).run(self.progress))
+        self.assertEqual(["POST push", EARLY[0]], self.peer.asked)
+        done.cancel()
+        self.failureResultOf(done, CancelledError)
         self.assert_nothing_held()
 
     def test_the_opening_has_a_connection_beside_theirs(self) -> None:
@@ -128,6 +143,7 @@ class EarlyTests(EarlyCase):
         done = self.begin(self.push())
         cookies.append({"name": "node"})
         opening.callback(None)
+        self.clock.advance(0)
         self.successResultOf(done)
         self.assertEqual(["PUT 0", "PUT 1", "PUT 2", *END], self.peer.asked[3:])
         self.assert_arrived()

@@ -9,19 +9,24 @@ from collections.abc import (
     Callable,
     Coroutine,
     Iterable,
+    Iterator,
     Mapping,
     Sequence,
 )
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import attrs
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
 from zope.interface import Interface
 
 from ..errors import PeerRefused, SourceChanged, TransfersError
 from ..metrics import Measures
 from ..store.interfaces import IInstanceStore, Outcome
 from ..threads import IThreads
+from ..waiters import Waiters
 from ..wire.inflation import UNLIMITED, Inflation
 from ..wire.messages import Compression, TransferRequest
 from ..wire.plan import Instance
@@ -105,7 +110,22 @@ class Parts:
         """Have all travel, in order; each is to be :meth:`in_flight`."""
         is_far = link.round_trip is not None and not link.is_near
         at_once = link.cap * (_BEGUN if is_far else 1)
-        await run_all(buckets, at_once, (link.requests, link.slots, self.memory))
+        places = (link.requests, link.slots, self.memory)
+        if not is_far:
+            await run_all(buckets, at_once, places)
+            return
+        others = Waiters()
+        moment = Deferred.fromCoroutine(self._a_moment())
+        moment.addCallbacks(others.fire, lambda failure: failure.trap(CancelledError))
+        try:
+            await run_all(_after_the_first(buckets, moment, others), at_once, places)
+        finally:
+            moment.cancel()
+
+    async def _a_moment(self) -> None:
+        """Until what has been written has left: it does at the end of a turn of the reactor."""
+        for _ in range(2):  # what the end of a thread's work calls runs before timers do
+            await deferLater(self.reactor, 0)
 
     @asynccontextmanager
     async def in_flight(
@@ -208,6 +228,21 @@ class ITransfer(Interface):
 
     def outcomes() -> Sequence[Outcome | None]:
         """What became of each instance, in the order of ``Memo.instances``; None: not known."""
+
+
+def _after_the_first(
+    buckets: Iterable[Callable[[], Coroutine[Any, Any, None]]],
+    moment: "Deferred[None]",
+    others: Waiters,
+) -> Iterator[Callable[[], Coroutine[Any, Any, None]]]:
+    """The first request leaves before the others are made, which takes tens of milliseconds."""
+
+    async def later(bucket: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        await others.wait()
+        await bucket()
+
+    for number, bucket in enumerate(buckets):
+        yield bucket if number == 0 or moment.called else partial(later, bucket)
 
 
 def is_passing(error: TransfersError) -> bool:

@@ -28,6 +28,10 @@ from .connection import Connection
 _IDLE_S = 30.0
 """Seconds that a connection is kept without use; a stock server closes it after one."""
 
+_GIVEN_AT_ONCE = 2
+"""Connections that were made ahead. It takes a millisecond to make a request, and what all that are
+made in one turn of the reactor send leaves at its end."""
+
 _DEPTH = 8
 """Answers that one connection may owe."""
 
@@ -69,6 +73,9 @@ class Pool:
         """Connections that are being made ahead."""
         self._promised: deque[Deferred[Connection]] = deque()
         """Who gets the first of them."""
+        self._arrived: deque[Connection | Failure] = deque()
+        """Those that nobody was given yet."""
+        self._is_giving = False
         self.is_single = False
         """Whether the peer was seen to close each connection after one answer."""
 
@@ -95,7 +102,7 @@ class Pool:
 
     def _promise(self) -> "Deferred[Connection] | None":
         """The first connection that is being made ahead, and promised to nobody."""
-        if len(self._promised) >= self._coming:
+        if len(self._promised) >= self._coming + len(self._arrived):
             return None
         promised: Deferred[Connection] = Deferred(self._promised.remove)
         self._promised.append(promised)
@@ -104,10 +111,21 @@ class Pool:
     def _came(self, result: "Connection | Failure") -> None:
         """What was made ahead is there, or is not."""
         self._coming -= 1
-        if self._promised:
-            self._promised.popleft().callback(result)
-        elif not isinstance(result, Failure):
-            self._keep(result, is_unused=True)
+        self._arrived.append(result)
+        if not self._is_giving:
+            self._give()
+
+    def _give(self) -> None:
+        """Give some to who waits; others when the requests that those carry have left."""
+        some = [self._arrived.popleft() for _ in range(min(_GIVEN_AT_ONCE, len(self._arrived)))]
+        self._is_giving = bool(some)
+        for result in some:
+            if self._promised:
+                self._promised.popleft().callback(result)
+            elif not isinstance(result, Failure):
+                self._keep(result, is_unused=True)
+        if some:
+            self._clock.callLater(0, self._give)
 
     async def close(self) -> None:
         """Close those that are idle."""

@@ -81,6 +81,8 @@ class Pull:
         self._sinks: set[Sink] = set()
         self._cut = Cut(1)
         self._instances: Mapping[str, Instance] = {}
+        self._begun: dict[int, int] = {}
+        """Bytes of buckets that were there at the beginning, until they are asked for."""
         self._is_ours = False
         """Whether the peer understands what is ours alone."""
         self._under_way: int = memo.state.get("in_flight", 0)
@@ -203,6 +205,9 @@ class Pull:
             return
         plan = await self._parts.threads.run(self._plan, incoming)
         missing = await incoming.missing(plan)
+        self._begun = await self._parts.threads.run(
+            lambda: {number: incoming.prefix(plan[number]) for number in missing}
+        )
         held = [instance for instance in incoming.instances if instance.id in incoming.held]
         progress.planned(incoming.instances, held, plan)
         done = sorted(set(range(len(plan))) - set(missing))
@@ -242,7 +247,9 @@ class Pull:
         async def get() -> None:
             """Fetch what is not there yet; all of it after bytes that were not right."""
             nonlocal is_right
-            offset = await parts.threads.run(incoming.prefix, bucket) if is_right else 0
+            offset = self._begun.pop(number, None)
+            if offset is None:
+                offset = await parts.threads.run(incoming.prefix, bucket) if is_right else 0
             try:
                 await self._get(rest_of(bucket, offset), incoming, progress, on_left)
             except (WrongLength, BadCompression):
