@@ -155,6 +155,26 @@ class LinkTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(link.connections, 0)
 
+    def test_what_has_not_begun_to_move_tells_nothing(self) -> None:
+        """A link of which nothing is known is not slow: compression is chosen by that."""
+        link = Link(self.clock, None, 64)
+        with connection() as (near, far):
+            link.connected(near, Congestion().tune(near))
+            ending = self.use(link)
+            held = [Deferred.fromCoroutine(self.hold(link)) for _ in range(link.limit + 1)]
+            self.clock.advance(SAMPLE_S)
+            self.assertIsNone(link.goodput)
+            near.sendall(bytes(SIZE))
+            far.recv(SIZE, socket.MSG_WAITALL)
+            self.clock.advance(SAMPLE_S)
+            before = link.goodput or 0
+            self.clock.advance(SAMPLE_S)
+            self.assertTrue(0 < (link.goodput or 0) < before, "a pause later does")
+            for each in held:
+                each.addErrback(lambda _cancelled: None)
+                each.cancel()
+            ending.callback(None)
+
     def test_closed_connections_are_forgotten(self) -> None:
         """Also between transfers: whoever asks which peers are there makes some."""
         link = Link(self.clock, None, 64)

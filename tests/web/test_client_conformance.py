@@ -34,6 +34,7 @@ from txtransfers.store.memory import MemoryStore
 from txtransfers.threads import SynchronousThreads
 from txtransfers.transfer import in_pieces
 from txtransfers.transfer.asking import Asking
+from txtransfers.transfer.compression import LinkEstimate
 from txtransfers.transfer.incoming import PushTransactions
 from txtransfers.transfer.link import Link
 from txtransfers.transfer.parts import Limits, Parts
@@ -302,6 +303,23 @@ class ExtendedPeerTests(ClientCase):
         self.assertEqual("GET", asked[0], "of its plugin")
         self.assertIn("early=1", " ".join(asked))
         self.assertEqual(store.files, house.store.files)
+
+    async def test_what_goes_early_may_be_in_zstd(self) -> None:
+        """As the peer has said that it takes it; on a thin link much goes before an answer."""
+        house = House({"HttpPort": 0}, store=MemoryStore())
+        store = MemoryStore()
+        ids = [store.add(make_dicom(2000, f"1.2.3.{n}")) for n in range(80)]
+        peer, asked = await self.serve_house(house)
+        self.patch(Link, "is_near", False)
+        self.patch(Link, "estimate", lambda _self: LinkEstimate(1e5, 0.1))
+        resources = tuple(Resource(Level.INSTANCE, id_) for id_ in ids)
+        progress = Progress()
+        push = self.push(store, peer, TransferRequest(resources, Compression.AUTO, "B"))
+        await push.run(progress)
+        early = [line for line in asked if "early=1" in line]
+        self.assertTrue(early and all("codec=zstd" in line for line in early), asked)
+        self.assertEqual(store.files, house.store.files)
+        self.assertEqual(0, progress.repeated_size)
 
     async def move_in_pieces(self, mode: str) -> tuple[Peer, list[str]]:
         """500 instances to, or from, a far one of which it is known what it takes."""

@@ -16,7 +16,7 @@ from txtransfers.errors import BadState, CorruptedInstances, StorageFailure, Sto
 from txtransfers.store.memory import MemoryIncoming, MemoryStore
 from txtransfers.web.transfers import STATUS_WAIT_S
 
-ABILITIES = {"Packed": True, "Early": True, "Pieces": True}
+ABILITIES = {"Packed": True, "Early": True, "Pieces": True, "Zstd": True}
 KEY = "01234567-89ab-cdef-0123-456789abcdef"
 FILES = tuple(make_dicom(1000, f"1.2.3.{n}") for n in range(4))
 

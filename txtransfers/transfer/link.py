@@ -305,7 +305,8 @@ class Link:
         self._pace += min(1.0, seconds / _PACE_S) * (rate - self._pace)
         known, full = self.goodput or 0.0, self.requests.contended or self.slots.contended
         held = self._is_held
-        if self.slots.held and (full or rate > known):  # the end of a transfer tells nothing
+        # Neither its end tells anything, nor its beginning, when nothing has come yet.
+        if (rate or known) and self.slots.held and (full or rate > known):
             self.goodput = rate if self.goodput is None else known + share * (rate - known)
             self._was_held = held
         full = full and not held

@@ -245,11 +245,13 @@ class Push:
         need not be sent, or is refused, or is served by another machine behind the same address.
         """
         abilities, transaction = self._peer.abilities, self._transaction
-        is_told = abilities is not None and abilities.early and not self._peer.link.is_near
-        if not is_told or self._early is not None:
+        if abilities is None or not abilities.early or self._peer.link.is_near:
+            return
+        if self._early is not None:
             return
         assert transaction.compression is not None
-        self._codings.opened(transaction.compression, frozenset())
+        taken = abilities.codecs & self._codings.offered
+        self._codings.opened(transaction.compression, taken)
         self._early = Deferred.fromCoroutine(self._send_early(progress))
 
     async def _end_early(self) -> None:

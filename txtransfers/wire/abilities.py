@@ -5,6 +5,7 @@ from typing import Any
 import attrs
 import msgspec
 
+from .codec import Codec
 from .messages import decode
 
 
@@ -14,19 +15,31 @@ class Abilities:
 
     :ivar packed: it may come packed. :ivar early: buckets may come before it was answered.
     :ivar pieces: it may come in pieces, and the answer to a lookup may be asked for so.
+    :ivar zstd: buckets may be in zstd, where the opening offers it, also those that come early.
     """
 
     packed: bool = False
     early: bool = False
     pieces: bool = False
+    zstd: bool = False
+
+    @property
+    def codecs(self) -> frozenset[Codec]:
+        """Those that may be offered, beside what the protocol has."""
+        return frozenset({Codec.ZSTD}) if self.zstd else frozenset()
 
     def to_json(self) -> dict[str, Any]:
         """Members, as they travel."""
-        return {"Packed": self.packed, "Early": self.early, "Pieces": self.pieces}
+        return {
+            "Packed": self.packed,
+            "Early": self.early,
+            "Pieces": self.pieces,
+            "Zstd": self.zstd,
+        }
 
 
 NO_ABILITIES = Abilities()
-ALL_ABILITIES = Abilities(packed=True, early=True, pieces=True)
+ALL_ABILITIES = Abilities(packed=True, early=True, pieces=True, zstd=True)
 
 
 class AbilitiesMessage(msgspec.Struct):
@@ -35,6 +48,7 @@ class AbilitiesMessage(msgspec.Struct):
     Packed: bool = False
     Early: bool = False
     Pieces: bool = False
+    Zstd: bool = False
 
 
 class _Plugin(msgspec.Struct):
@@ -45,7 +59,7 @@ def read_abilities(raw: AbilitiesMessage | msgspec.UnsetType) -> Abilities:
     """Abilities from outside."""
     if isinstance(raw, msgspec.UnsetType):
         return NO_ABILITIES
-    return Abilities(raw.Packed, raw.Early, raw.Pieces)
+    return Abilities(raw.Packed, raw.Early, raw.Pieces, raw.Zstd)
 
 
 def parse_plugin(body: bytes) -> Abilities:
