@@ -288,16 +288,18 @@ class ExtendedPeerTests(ClientCase):
         self.assertEqual(["POST push", "POST /commit", "GET"], asked)
         self.assertEqual([Outcome.ALREADY_STORED] * 3, list(again.outcomes()))
 
+    def filled(self, store: MemoryStore, count: int) -> tuple[MemoryStore, tuple[Resource, ...]]:
+        """With so many instances, which are to be transferred."""
+        ids = [store.add(make_dicom(1000, f"1.2.3.{n}")) for n in range(count)]
+        return store, tuple(Resource(Level.INSTANCE, id_) for id_ in ids)
+
     async def test_a_far_one_is_asked_first_what_it_can(self) -> None:
         """Many instances: the opening is packed, and buckets go with it."""
         house = House({"HttpPort": 0}, store=MemoryStore())
-        store = MemoryStore()
-        ids = [store.add(make_dicom(1000, f"1.2.3.{n}")) for n in range(80)]
+        store, resources = self.filled(MemoryStore(), 80)
         peer, asked = await self.serve_house(house)
         self.patch(Link, "is_near", False)
-        request = TransferRequest(
-            tuple(Resource(Level.INSTANCE, id_) for id_ in ids), Compression.NONE, "B"
-        )
+        request = TransferRequest(resources, Compression.NONE, "B")
         await self.push(store, peer, request).run(Progress())
         self.assertEqual(ALL_ABILITIES, peer.abilities)
         self.assertEqual("GET", asked[0], "of its plugin")
@@ -307,12 +309,10 @@ class ExtendedPeerTests(ClientCase):
     async def test_what_goes_early_may_be_in_zstd(self) -> None:
         """As the peer has said that it takes it; on a thin link much goes before an answer."""
         house = House({"HttpPort": 0}, store=MemoryStore())
-        store = MemoryStore()
-        ids = [store.add(make_dicom(2000, f"1.2.3.{n}")) for n in range(80)]
+        store, resources = self.filled(MemoryStore(), 80)
         peer, asked = await self.serve_house(house)
         self.patch(Link, "is_near", False)
         self.patch(Link, "estimate", lambda _self: LinkEstimate(1e5, 0.1))
-        resources = tuple(Resource(Level.INSTANCE, id_) for id_ in ids)
         progress = Progress()
         push = self.push(store, peer, TransferRequest(resources, Compression.AUTO, "B"))
         await push.run(progress)
@@ -326,13 +326,11 @@ class ExtendedPeerTests(ClientCase):
         house = House({"HttpPort": 0}, store=MemoryStore())
         stores = MemoryStore(), house.store
         here, there = stores if mode == "pull" else stores[::-1]
-        ids = [there.add(make_dicom(1000, f"1.2.3.{n}")) for n in range(500)]
+        _there, resources = self.filled(there, 500)
         peer, asked = await self.serve_house(house)
         self.patch(Link, "is_near", False)
         await peer.learn()
-        request = TransferRequest(
-            tuple(Resource(Level.INSTANCE, id_) for id_ in ids), Compression.NONE, "B"
-        )
+        request = TransferRequest(resources, Compression.NONE, "B")
         transfer = self.pull(here, peer, request) if mode == "pull" else None
         await (transfer or self.push(there, peer, request)).run(Progress())
         self.assertEqual(there.files, here.files)
@@ -367,9 +365,7 @@ class ExtendedPeerTests(ClientCase):
         peer, asked = await self.serve_house(house)
         self.patch(Link, "is_near", False)
         await peer.learn()
-        store = MemoryStore()
-        ids = [store.add(make_dicom(1000, f"1.2.3.{n}")) for n in range(500)]
-        resources = tuple(Resource(Level.INSTANCE, id_) for id_ in ids)
+        store, resources = self.filled(MemoryStore(), 500)
         push = self.push(store, peer, TransferRequest(resources, Compression.NONE, "B"))
         with self.assertRaisesRegex(PeerRefused, "400.*I do not like it"):
             await push.run(Progress())

@@ -1,22 +1,21 @@
 """How a peer is asked: its address, credentials and warm connections, and one request over them.
 
-Whatever goes wrong becomes a :class:`PeerError` that names the peer and reads like advice. Time
-limits mean *no progress for so long*, so that a slow link is no error and a dead one is.
+Whatever goes wrong becomes a :class:`PeerError`: :mod:`.answers` has the words. Time limits mean
+*no progress for so long*, so that a slow link is no error and a dead one is.
 """
 
 import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from http.cookiejar import Cookie, CookieJar
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
-from twisted.web._newclient import ParseError
 from twisted.web.client import (
     URI,
     Agent,
@@ -32,43 +31,30 @@ from ..config_tls import HttpProxy
 from ..errors import (
     BodyTooLarge,
     PeerNonsense,
-    PeerRefused,
-    PeerUnreachable,
-    PeerUntrusted,
     TransfersError,
 )
 from ..threads import IThreads
 from ..wire import messages, packed
 from ..wire.pieces import PIECE
+from .answers import Answer, Words
 from .client import (
     PlainAgent,
     Stall,
     WideEndpointFactory,
     deliver,
     innermost,
-    what_orthanc_says,
-    why,
 )
 from .congestion import Congestion
 from .connection import Connection
 from .link import Link
 from .pool import Behind, Pool, Unused
-from .proxy import ProxyError, authorization, describe, refusal
+from .proxy import authorization
 from .streams import Sink, collecting_sink
-from .trust import PeerTls, UntrustedError, tls_problem
+from .trust import PeerTls, UntrustedError
 
 T = TypeVar("T")
 
 _ERROR_SIZE = 64 * 1024
-
-
-@attrs.frozen
-class Answer:
-    """A peer's answer: status, its body where it was asked for."""
-
-    status: int
-    body: bytes
-    content_type: str
 
 
 @attrs.frozen
@@ -130,6 +116,7 @@ class Asking:
         self.reactor: IReactorTime = reactor
         self.threads = threads
         self._proxy = proxy
+        self._words = Words(f'Peer "{name}" ({self.base_url}/)', proxy)
         self._pool = Pool(reactor, link.cap + 1, self._served)  # one for what is no bucket
         self._endpoints = WideEndpointFactory(
             reactor, self.timeout, congestion or Congestion(), link.connected, tls, proxy
@@ -171,7 +158,7 @@ class Asking:
         try:
             protocol: Any = await endpoint.connect(Factory.forProtocol(Protocol))
         except Exception as error:
-            self._explain(error, "a connection", f"to port {uri.port}")
+            self._words.explain(error, "a connection", f"to port {uri.port}")
         address = protocol.transport.getPeer()
         protocol.transport.loseConnection()
         return f"{address.host} port {address.port}"
@@ -199,11 +186,8 @@ class Asking:
     ) -> Answer:
         """One request whose answer is JSON, or packed, ``most`` bytes; see :meth:`request`."""
         answer = await self.request(session, method, path, body, None, timeout, client, most)
-        if not _is_json(answer) and answer.content_type not in (packed.PACKED, PIECE):
-            raise PeerNonsense(
-                f"{self.who} answered {method} {path} with something that is no JSON"
-                f" ({_quote(answer)}). {_NO_PEER}"
-            )
+        if answer.content_type not in (packed.PACKED, PIECE):
+            self._words.check_json(answer, method, path)
         return answer
 
     async def request(
@@ -229,9 +213,9 @@ class Asking:
                 is_final = isinstance(innermost(error), UntrustedError)
                 taken = sink is not None and sink.sink.taken
                 if is_final or way is session.fresh or taken:
-                    self._explain(error, method, path)
+                    self._words.explain(error, method, path)
             except Exception as error:
-                self._explain(error, method, path)
+                self._words.explain(error, method, path)
         raise AssertionError("the last way is a new connection")
 
     async def _try(
@@ -267,11 +251,10 @@ class Asking:
             await deliver(response, collector, stall, ignore)
         except BodyTooLarge as error:  # of a refusal the beginning is enough
             if response.code == 200:
-                what = f"{method} {_shorten(path)}"
-                raise PeerNonsense(f"{self.who} answered {what} with too much: {error}") from error
+                self._words.too_much(error, method, path)
         answer = Answer(response.code, b"".join(parts), content_type)
         if answer.status != 200:
-            self._refuse(
+            self._words.refuse(
                 answer, method, path, _first(response.headers.getRawHeaders("Retry-After"))
             )
         return answer
@@ -293,7 +276,7 @@ class Asking:
     @property
     def who(self) -> str:
         """It, in a sentence."""
-        return f'Peer "{self.name}" ({self.base_url}/)'
+        return self._words.who
 
     def parse(self, answer: Answer, parse: Callable[[bytes], T], path: str) -> T:
         """What ``parse`` makes of an answer; takes long for a large one."""
@@ -312,45 +295,6 @@ class Asking:
         """Refuse a path that would lead elsewhere."""
         if not _PATH.match(path):
             raise PeerNonsense(f"{self.who} answered {route} with the path {path[:100]!r}")
-
-    def _refuse(self, answer: Answer, method: str, path: str, retry_after: str) -> NoReturn:
-        text = f"{self.who} answered {answer.status} to {method} {_shorten(path)}"
-        said = what_orthanc_says(answer.body)
-        if answer.status == 407 and self._proxy is not None:
-            text = f"{self.who}: {describe(self._proxy)} {refusal(answer.status)}"
-        elif answer.status in (401, 403):
-            text += ": check the Username and Password of the peer in OrthancPeers"
-        elif said is None:
-            busy = answer.status in (408, 429) or answer.status >= 500
-            text += f" ({_quote(answer)}){'' if busy else f'. {_NO_PEER}'}"
-        else:
-            text += f": {said[1]}"
-            if answer.status == 404 and path in _NOT_FOUND:
-                text += f". {_NOT_FOUND[path]}, or it has no transfers accelerator"
-        delay = int(retry_after) if retry_after.isdecimal() else None
-        raise PeerRefused(text, answer.status, delay)
-
-    def _explain(self, error: BaseException, method: str, path: str) -> NoReturn:
-        """Raise ``error`` as the domain's word for it."""
-        if isinstance(error, TransfersError | CancelledError):
-            raise error
-        what = f"{method} {_shorten(path)}"
-        inner = innermost(error)
-        if isinstance(inner, TransfersError):
-            raise inner from error
-        if problem := tls_problem(inner):
-            raise PeerUntrusted(f"{self.who}, {what}: {problem}") from error
-        if isinstance(inner, ProxyError):
-            raise PeerUnreachable(f"{self.who}, {what}: {inner}") from error
-        if isinstance(inner, ParseError | ValueError):
-            said = inner.data[:60] if isinstance(inner, ParseError) else str(inner)
-            raise PeerNonsense(
-                f"{self.who} answered {what} with something that is no HTTP ({said!r}). {_NO_PEER}"
-            ) from error
-        reason = why(inner, "its host name cannot be resolved; check Url in OrthancPeers")
-        if self._proxy is not None:
-            reason += f"; it is reached by {describe(self._proxy)}"
-        raise PeerUnreachable(f"{self.who}, {what}: {reason}") from error
 
 
 @attrs.frozen
@@ -374,15 +318,6 @@ class Session:
             self.jar.set_cookie(Cookie(**values | {"rest": values.pop("_rest", {})}))
 
 
-_NO_PEER = (
-    "Is this URL that of an Orthanc with the transfers accelerator, or of txtransfers?"
-    ' GET /plugins there would list "transfers"'
-)
-_NOT_FOUND = {
-    "/transfers/lookup": "It does not hold the resource (check Level and ID)",
-    "/transfers/push": "It does not know the route",
-    "/transfers/pull": "It knows no peer of the name that RemoteSelf gives",
-}
 _PATH = re.compile(r"/[!-~]*\Z", re.ASCII)
 
 
@@ -394,24 +329,6 @@ def _ways(session: Session, client: HTTPClient) -> tuple[HTTPClient, ...]:
     if client is session.behind:
         return (client, client, session.fresh)
     return (client,) if client is session.fresh else (client, session.fresh)
-
-
-def _is_json(answer: Answer) -> bool:
-    return answer.body.lstrip()[:1] in (b"{", b"[")
-
-
-def _quote(answer: Answer) -> str:
-    if not answer.body:
-        return "an empty body"
-    kind = answer.content_type.split(";")[0] or "unknown type"
-    if "html" in kind:
-        return "a web page"
-    start = answer.body[:60].decode("utf-8", "replace").strip()
-    return f"{len(answer.body)} bytes of {kind}: {start!r}"
-
-
-def _shorten(path: str) -> str:
-    return path if len(path) <= 120 else f"{path[:117]}..."
 
 
 def _first(values: Sequence[str] | None) -> str:

@@ -104,6 +104,36 @@ class Flow:
             limit.spend(size)
 
 
+class Flows:
+    """One stream of each transfer with a peer: by them it is known what our limits leave those."""
+
+    def __init__(self) -> None:
+        self._flows: list[Flow] = []
+
+    def __len__(self) -> int:
+        return len(self._flows)
+
+    def add(self, flow: Flow) -> None:
+        """A transfer begins."""
+        self._flows.append(flow)
+
+    def remove(self, flow: Flow) -> None:
+        """It ends."""
+        self._flows.remove(flow)
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes a second that all may have together, both ways; None: one has no limit."""
+        rates = {flow.limits: flow.rate for flow in self._flows}
+        known = [rate for rate in rates.values() if rate is not None]
+        return sum(known) if known and len(known) == len(rates) else None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it is our limits that hold all back at this moment."""
+        return bool(self._flows) and all(flow.is_held for flow in self._flows)
+
+
 class Toll:
     """What a stream that is received owes for its bytes, and the holding of its source."""
 

@@ -15,7 +15,8 @@ from ..errors import BadMessage, PeerRefused, TransfersError
 from ..wire import packed
 from ..wire.messages import MAX_MESSAGE_SIZE
 from ..wire.pieces import MOST, PIECE, Piece, how_many, join, pieces
-from .asking import Answer, Asking, Body, Session, constant
+from .answers import Answer
+from .asking import Asking, Body, Session, constant
 from .slots import run_all
 
 _CONFLICT = 409

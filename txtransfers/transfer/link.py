@@ -22,7 +22,7 @@ from .compression import LinkEstimate
 from .concurrency import START, Concurrency
 from .congestion import Sight
 from .cuts import choose_cut
-from .flow import Flow
+from .flow import Flow, Flows
 from .retries import is_worth_retrying
 from .slots import Slots
 
@@ -99,10 +99,9 @@ class Link:
         self._concurrency = Concurrency(cap, start) if threads is None else None
         self.slots = Slots(0)
         self.requests = Slots(0)
-        self._flows: list[Flow] = []
+        self._flows = Flows()
         self._limit = 0
-        self._wished = threads or start
-        self._wish(self._wished if self._concurrency is None else self._concurrency.limit)
+        self._wish(threads or min(start, cap))
         self.round_trip: float | None = None
         self.goodput: float | None = None
         self.delay: float | None = None
@@ -127,6 +126,11 @@ class Link:
     def is_near(self) -> bool:
         """Whether a round trip costs nothing, as far as is known."""
         return self.round_trip is not None and self.round_trip < tcp.NEAR_S
+
+    @property
+    def is_far(self) -> bool:
+        """Whether it costs something, as is known."""
+        return self.round_trip is not None and not self.is_near
 
     @property
     def is_in_use(self) -> bool:
@@ -166,10 +170,10 @@ class Link:
 
         :param flow: one of its own, by which it is known what our limits of bandwidth leave it.
         """
-        self._flows.append(flow)
+        self._flows.add(flow)
         if len(self._flows) == 1 and self._concurrency is not None:
             self._concurrency.idle()
-        self._wish(self._wished)
+        self._fit()
         if not self._sampling.running:
             self._last = self._clock.seconds()
             self._moved(0.0)
@@ -191,8 +195,9 @@ class Link:
         limit = self.limit
         if self._concurrency is not None and self._concurrency.is_seeking:
             limit = max(limit, min(self.cap, _MAY_BECOME))
-        carries = None if self._was_held else self.goodput
-        return choose_cut(wanted, limit, carries, self.round_trip, self.is_near, self._allowed)
+        return choose_cut(
+            wanted, limit, self._carries, self.round_trip, self.is_near, self._flows.rate
+        )
 
     def share(self, size: int, usual: int) -> int:
         """What a bucket takes of :attr:`requests`.
@@ -215,21 +220,13 @@ class Link:
 
     def estimate(self) -> LinkEstimate:
         """What is known of it: it carries no more than we allow."""
-        carries = None if self._was_held else self.goodput
-        known = [rate for rate in (carries, self._allowed) if rate is not None]
+        known = [rate for rate in (self._carries, self._flows.rate) if rate is not None]
         return LinkEstimate(min(known, default=None), self.round_trip)
 
     @property
-    def _allowed(self) -> float | None:
-        """Bytes a second that our limits leave the transfers under way; None: no limit."""
-        rates = {flow.limits: flow.rate for flow in self._flows}
-        known = [rate for rate in rates.values() if rate is not None]
-        return sum(known) if known and len(known) == len(rates) else None
-
-    @property
-    def _is_held(self) -> bool:
-        """Whether it is our limits that hold all transfers back at this moment."""
-        return bool(self._flows) and all(flow.is_held for flow in self._flows)
+    def _carries(self) -> float | None:
+        """The goodput, unless it says more of a limit of ours than of the link."""
+        return None if self._was_held else self.goodput
 
     def may_begin_next(self, left: float, rate: float = 0.0) -> bool:
         """Whether so little of a bucket is left to travel that another can begin.
@@ -304,25 +301,28 @@ class Link:
         rate = size / seconds
         self._pace += min(1.0, seconds / _PACE_S) * (rate - self._pace)
         known, full = self.goodput or 0.0, self.requests.contended or self.slots.contended
-        held = self._is_held
+        held = self._flows.is_held
         # Neither its end tells anything, nor its beginning, when nothing has come yet.
         if (rate or known) and self.slots.held and (full or rate > known):
             self.goodput = rate if self.goodput is None else known + share * (rate - known)
             self._was_held = held
         full = full and not held
-        if self._concurrency is not None and self.round_trip is not None and not self.is_near:
+        if self._concurrency is not None and self.round_trip is not None and self.is_far:
             if self._is_slowed and full:
                 self._concurrency.hurry()
             elif self._is_undaunted:
                 self._concurrency.calm()
             self._concurrency.sample(seconds, size, self.round_trip, full, self._is_queued)
             self._wished = self._concurrency.limit
-        self._wish(self._wished)
+        self._fit()
 
     def _wish(self, limit: int) -> None:
-        """Have so many, or what is enough for what our limits of bandwidth leave."""
         self._wished = limit
-        allowed = self._allowed
+        self._fit()
+
+    def _fit(self) -> None:
+        """Have as many as are wished, or enough for what our limits of bandwidth leave."""
+        limit, allowed = self._wished, self._flows.rate
         if allowed is not None and self._concurrency is not None:
             limit = min(limit, max(_FEWEST, int(allowed / _LEAST_EACH)))
         if limit != self._limit:

@@ -108,10 +108,9 @@ class Parts:
         self, link: Link, buckets: Iterable[Callable[[], Coroutine[Any, Any, None]]]
     ) -> None:
         """Have all travel, in order; each is to be :meth:`in_flight`."""
-        is_far = link.round_trip is not None and not link.is_near
-        at_once = link.cap * (_BEGUN if is_far else 1)
+        at_once = link.cap * (_BEGUN if link.is_far else 1)
         places = (link.requests, link.slots, self.memory)
-        if not is_far:
+        if not link.is_far:
             await run_all(buckets, at_once, places)
             return
         others = Waiters()

@@ -21,7 +21,8 @@ from ..wire.abilities import Abilities, parse_plugin
 from ..wire.codec import ACCEPTED_CODECS, Codec, codec_names
 from ..wire.messages import LookupAnswer, Resource, TransferRequest, decode
 from ..wire.pushes import PushOpened, PushRequest, PushStatus
-from .asking import Answer, Asking, Body, Destination, Session, constant, ignore
+from .answers import Answer
+from .asking import Asking, Body, Destination, Session, constant, ignore
 from .client import resolve
 from .greeting import Greeting, told
 from .in_pieces import InPieces
@@ -30,7 +31,6 @@ from .trust import PeerTls
 
 T = TypeVar("T")
 
-_ERROR_SIZE = 64 * 1024
 _MEET_S = 3.0
 """Seconds that a first connection may take before the first request, which has its own limit."""
 _NOT_UNDERSTOOD = frozenset({400, 415})

@@ -16,6 +16,7 @@ from zope.interface import implementer
 from ..errors import PeerRefused, PeerUnreachable, SourceChanged, TransfersError, UnknownResource
 from ..metrics import PUSH
 from ..store.interfaces import Outcome
+from ..wire.codec import Coding
 from ..wire.messages import TransferRequest, new_transfer_id
 from ..wire.plan import bucket_size, rest_of
 from ..wire.pushes import PushExtension, PushRequest, PushState, PushStatus
@@ -245,9 +246,8 @@ class Push:
         need not be sent, or is refused, or is served by another machine behind the same address.
         """
         abilities, transaction = self._peer.abilities, self._transaction
-        if abilities is None or not abilities.early or self._peer.link.is_near:
-            return
-        if self._early is not None:
+        is_near = self._peer.link.is_near
+        if abilities is None or not abilities.early or is_near or self._early is not None:
             return
         assert transaction.compression is not None
         taken = abilities.codecs & self._codings.offered
@@ -383,6 +383,7 @@ class Push:
             progress.repeated_size += transaction.in_flight.pop(number, 0)
 
         rest = rest_of(bucket, offset)
+        size = bucket_size(rest)
         bodies = BucketBodies(
             parts.store,
             parts.threads,
@@ -396,30 +397,30 @@ class Push:
         async def put() -> None:
             coding = self._codings.next()
             path = transaction.bucket_path(number, offset, coding.codec)
-            size = bucket_size(rest)
-            started = parts.reactor.seconds()
-            with link.watched(), self._codings.trying(coding, size):
-                await self._peer.put_bucket(path, await bodies.body(coding), self._session)
-            seconds = parts.reactor.seconds() - started
-            parts.measures.bucket(self._peer.name, PUSH, seconds, bodies.length)
+            await self._put(path, bodies, coding, size)
             progress.travelled(coding, size)
 
         usual = transaction.cut.target
-        async with parts.in_flight(
-            link, self._memo, self._request, bucket_size(rest), usual
-        ) as is_free:
+        async with parts.in_flight(link, self._memo, self._request, size, usual) as is_free:
             self._travelling += 1
             try:
                 # A stock peer is not sent anything twice at the same time.
                 way = COPY if transaction.extended else MOVE
-                await self._tail.travel(
-                    bucket_size(rest), lambda: parts.retrying(progress, put), way
-                )
+                await self._tail.travel(size, lambda: parts.retrying(progress, put), way)
             finally:
                 self._travelling -= 1
         transaction.in_flight.pop(number, None)
         transaction.done.add(number)
         progress.bucket_done(bucket_size(bucket), self._arrivals.bucket(number))
+
+    async def _put(self, path: str, bodies: BucketBodies, coding: Coding, size: int) -> None:
+        """Try once. :param size: of the bucket, bytes before they are compressed."""
+        parts = self._parts
+        started = parts.reactor.seconds()
+        with self._peer.link.watched(), self._codings.trying(coding, size):
+            await self._peer.put_bucket(path, await bodies.body(coding), self._session)
+        seconds = parts.reactor.seconds() - started
+        parts.measures.bucket(self._peer.name, PUSH, seconds, bodies.length)
 
     def _sent(self, number: int) -> None:
         """All of a bucket is on its way. The answers to the last ones are not waited for."""
